@@ -1,0 +1,1 @@
+"""The `snowmelt` command: run, validate, plan and watch FineTuneJobs."""

@@ -1,0 +1,1 @@
+"""The Snowmelt operator: watches FineTuneJobs, launches their training and reports status back."""

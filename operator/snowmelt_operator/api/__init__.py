@@ -1,0 +1,1 @@
+"""The Kubernetes API of Snowmelt: types, conditions and reasons. No I/O."""

@@ -1,0 +1,324 @@
+"""`FineTuneJob`, snowmelt.dev/v1alpha1: the only source of its schema, its defaults and its documentation."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from snowmelt_operator.api.conditions import Condition, Phase
+from snowmelt_trainer.contract.backbone import Backbone
+from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
+from snowmelt_trainer.contract.data import Data
+from snowmelt_trainer.contract.optimization import Optimization
+from snowmelt_trainer.contract.output import Output
+from snowmelt_trainer.contract.progress import (
+    CheckpointStatus,
+    DataStatus,
+    FinalRecord,
+    MetricsStatus,
+    ProgressStatus,
+    Result,
+    ShortText,
+    StageRow,
+    StageStatus,
+)
+from snowmelt_trainer.contract.unfreezing import Unfreezing
+
+GROUP = "snowmelt.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "FineTuneJob"
+PLURAL = "finetunejobs"
+MAX_NAME_LENGTH = 40
+"""RayJobs and Services grow from the name: KubeRay allows a RayJob 47 characters."""
+
+Quantity = Annotated[
+    str | int,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
+]
+"""A Kubernetes quantity: 4, "500m", 16Gi."""
+ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+DnsName = Annotated[str, StringConstraints(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
+LabelValue = Annotated[str, StringConstraints(max_length=63)]
+
+
+class Resources(Contract):
+    """Compute resources of one worker, as in a container."""
+
+    requests: ResourceList = {}
+    """What the worker reserves, for instance {cpu: 4, memory: 16Gi}."""
+    limits: ResourceList = {}
+    """What the worker may use at most, for instance {nvidia.com/gpu: 1}."""
+
+
+class Elastic(Contract):
+    """Bounds between which the number of workers may change while the job runs."""
+
+    min: Annotated[int, Field(ge=1, le=1024)]
+    """Fewest workers."""
+    max: Annotated[int, Field(ge=1, le=1024)]
+    """Most workers."""
+
+
+class Workers(Contract):
+    """The Ray Train workers, one pod each under KubeRay."""
+
+    replicas: Annotated[int, Field(ge=1, le=1024)] = 1
+    """How many workers train together."""
+    elastic: Elastic | None = None
+    """Bounds for a number of workers that changes. Not supported yet."""
+    resources: Resources = Resources()
+    """Resources of each worker. A limit of nvidia.com/gpu makes it train on GPUs."""
+
+    rules = (
+        not_supported_yet(
+            "spec.workers.elastic", field="elastic", holds=lambda self: self.elastic is None, cel="!has(self.elastic)"
+        ),
+    )
+
+
+class KeySelector(Contract):
+    """One key of a Secret or ConfigMap in the job's namespace."""
+
+    name: DnsName
+    """The object's name."""
+    key: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    """The key in its data."""
+
+
+class EnvVarSource(Contract):
+    """Where an environment variable's value comes from."""
+
+    secret_key_ref: KeySelector | None = None
+    """A key of a Secret."""
+    config_map_key_ref: KeySelector | None = None
+    """A key of a ConfigMap."""
+
+
+class EnvVar(Contract):
+    """One environment variable of the trainer's containers."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+    """The variable's name."""
+    value: Annotated[str, StringConstraints(max_length=32768)] | None = None
+    """Its value."""
+    value_from: EnvVarSource | None = None
+    """Where its value comes from, instead."""
+
+    rules = (
+        Rule(
+            field="name",
+            holds=lambda self: not self.name.startswith("SNOWMELT_"),
+            cel="!self.name.startsWith('SNOWMELT_')",
+            message="names that start with SNOWMELT_ belong to Snowmelt: choose another",
+        ),
+        Rule(
+            field="value",
+            holds=lambda self: self.value is None or self.value_from is None,
+            cel="!(has(self.value) && has(self.valueFrom))",
+            message="value and valueFrom exclude each other: remove one of them",
+        ),
+    )
+
+
+class Toleration(Contract):
+    """A toleration of the pods, as in core/v1."""
+
+    key: Annotated[str, StringConstraints(max_length=316)] | None = None
+    """The taint's key; absent with operator Exists matches all."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """How key and value are compared."""
+    value: LabelValue | None = None
+    """The taint's value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The taint's effect; absent matches all."""
+    toleration_seconds: int | None = None
+    """For NoExecute: how long the pod stays."""
+
+
+class LocalObjectReference(Contract):
+    """An object of the job's namespace."""
+
+    name: DnsName
+    """Its name."""
+
+
+class Runtime(Contract):
+    """How the trainer's pods are run under KubeRay."""
+
+    image: Annotated[str, StringConstraints(max_length=512)] = ""
+    """The trainer's image; the operator's default when empty."""
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    """Environment variables of every container of the job."""
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
+    """Labels that a node must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """Taints that the pods tolerate."""
+    service_account_name: DnsName = ""
+    """The pods' service account; its token is never mounted."""
+    image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=8)] = ()
+    """Secrets for pulling the image."""
+    queue_name: Annotated[str, StringConstraints(max_length=63)] = ""
+    """A Kueue LocalQueue that decides when the job may start."""
+    priority_class_name: DnsName = ""
+    """The pods' priority class."""
+
+
+def _immutable(field: str, *, optional: bool) -> str:
+    if not optional:
+        return f"self.{field} == oldSelf.{field}"
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
+IMMUTABLE_FIELDS = {"backbone": False, "data": False, "unfreezing": True, "optimization": True, "output": False, "runtime": True}
+"""Fields of spec that may not change after creation, and whether each may be absent."""
+
+
+class FineTuneJobSpec(Contract):
+    """What to fine-tune, on what, how, and with what resources."""
+
+    backbone: Backbone
+    """The pretrained network."""
+    data: Data
+    """The target data."""
+    unfreezing: Unfreezing = Unfreezing()
+    """How much of the network is trained, stage by stage."""
+    optimization: Optimization = Optimization()
+    """The optimizer, its learning rates and its guards."""
+    output: Output
+    """Where the model goes."""
+    workers: Workers = Workers()
+    """The Ray Train workers."""
+    runtime: Runtime = Runtime()
+    """How the pods are run."""
+    suspend: bool = False
+    """True stops the job and gives its resources back; false lets it go on from its last checkpoint."""
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """How many failed attempts are retried before the job fails."""
+    startup_deadline_seconds: Annotated[int, Field(ge=1, le=86_400 * 7)] = 900
+    """How long an attempt may take from its launch to the running trainer; time in a queue does not count."""
+    active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """How long the job may be active in all, suspensions not counted, before it fails."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
+    """How long the finished FineTuneJob is kept before it is deleted; for ever when absent. The model is never deleted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": _immutable(field, optional=optional),
+                    "message": f"spec.{field} cannot be changed after creation: create another FineTuneJob",
+                    "fieldPath": f".{field}",
+                }
+                for field, optional in IMMUTABLE_FIELDS.items()
+            ]
+            + [
+                {
+                    "rule": "(has(self.workers) && has(self.workers.resources)) == (has(oldSelf.workers) && has(oldSelf.workers.resources))"
+                    " && (!has(self.workers) || !has(self.workers.resources) || self.workers.resources == oldSelf.workers.resources)",
+                    "message": "spec.workers.resources cannot be changed after creation: create another FineTuneJob",
+                    "fieldPath": ".workers",
+                }
+            ]
+        }
+    )
+
+
+class Attempts(Contract):
+    """How often the job was launched."""
+
+    current: Annotated[int, Field(ge=0)] = 0
+    """The newest attempt, counted from 1; 0 before the first."""
+    failed: Annotated[int, Field(ge=0)] = 0
+    """Attempts that failed; suspensions do not count."""
+    started_at: datetime | None = None
+    """When the current attempt was launched."""
+    active_seconds: Annotated[int, Field(ge=0)] = 0
+    """How long earlier attempts were active, for activeDeadlineSeconds."""
+
+
+class TrainerStatus(Contract):
+    """The trainer's own last word, kept until the operator has acted on it."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    """The attempt that said it."""
+    sequence: Annotated[int, Field(ge=0)] = 0
+    """Number of the newest progress report."""
+    final: FinalRecord | None = None
+    """How the attempt ended, in the trainer's words."""
+
+
+class FineTuneJobStatus(Contract):
+    """What happened so far. Written by the operator alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """metadata.generation that this status speaks of."""
+    phase: Phase | None = None
+    """One word, derived from the conditions."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    """The state in detail; `kubectl wait --for=condition=Complete` works."""
+    attempts: Attempts = Attempts()
+    """How often the job was launched."""
+    ray_job_name: str | None = None
+    """The RayJob (or Ray submission) of the current attempt."""
+    finished_at: datetime | None = None
+    """When the job ended, for ttlSecondsAfterFinished."""
+    stage: StageStatus | None = None
+    """The stage that is being trained."""
+    progress: ProgressStatus | None = None
+    """How far the run is."""
+    metrics: MetricsStatus | None = None
+    """The newest measurements."""
+    stages: Annotated[tuple[StageRow, ...], Field(max_length=64)] = ()
+    """Finished stages."""
+    checkpoint: CheckpointStatus | None = None
+    """The newest checkpoint."""
+    data: DataStatus | None = None
+    """What was found in the data."""
+    warnings: Annotated[tuple[ShortText, ...], Field(max_length=8)] = ()
+    """What a person should know though the run goes on."""
+    trainer: TrainerStatus | None = None
+    """The trainer's own last word."""
+    result: Result | None = None
+    """What a successful run left behind."""
+    display: dict[str, str] | None = None
+    """Ready-made cells for `kubectl get`: stage, progress, metric and eta."""
+
+
+class ObjectMeta(Contract):
+    """The parts of metadata that Snowmelt reads."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class FineTuneJob(Contract):
+    """A fine-tuning job: a pretrained backbone, target data, and how far to unfreeze."""
+
+    api_version: Literal["snowmelt.dev/v1alpha1"]
+    kind: Literal["FineTuneJob"]
+    metadata: ObjectMeta
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus = FineTuneJobStatus()
+
+    @classmethod
+    def parse(cls, document: dict[str, Any]) -> FineTuneJob:
+        """A FineTuneJob from a manifest or from the API server; field names must be written as in YAML.
+
+        Raises:
+            pydantic.ValidationError: with one entry for each problem.
+        """
+        return cls.model_validate(document, by_alias=True, by_name=False)

@@ -1,0 +1,70 @@
+"""Which pretrained network is fine-tuned, and where its weights come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
+from snowmelt_trainer.contract.uri import Uri
+
+ArchitectureName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+WeightsName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$", max_length=63)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class WeightsFrom(Contract):
+    """A checkpoint file, used instead of torchvision's published weights."""
+
+    uri: Uri
+    """A .safetensors file, or a .pt/.pth file holding a state_dict (loaded with weights_only=True)."""
+    sha256: Sha256 | None = None
+    """The file's SHA-256 in lower-case hexadecimal; the run fails when it differs."""
+
+
+class Candidate(Contract):
+    """Another backbone to consider."""
+
+    architecture: ArchitectureName
+    """A torchvision classification builder."""
+    weights: WeightsName | None = None
+    """A torchvision weights name, DEFAULT, or None."""
+    weights_from: WeightsFrom | None = None
+    """A checkpoint file instead of published weights."""
+
+
+class Backbone(Contract):
+    """The network to fine-tune: a torchvision architecture and the weights it starts from."""
+
+    architecture: ArchitectureName
+    """A torchvision classification builder; `snowmelt backbones` lists them."""
+    weights: WeightsName | None = None
+    """A torchvision weights name such as IMAGENET1K_V2, DEFAULT for the best published, or None to train from scratch. Absent means
+    DEFAULT, unless weightsFrom is given."""
+    weights_from: WeightsFrom | None = None
+    """A checkpoint file instead of published weights. The classifier head may have any number of classes, or be missing: it is replaced."""
+    candidates: Annotated[tuple[Candidate, ...], Field(max_length=8)] = ()
+    """Other backbones to consider. Not supported yet."""
+
+    rules = (
+        Rule(
+            field="weightsFrom",
+            holds=lambda self: self.weights is None or self.weights_from is None,
+            cel="!(has(self.weights) && has(self.weightsFrom))",
+            message="weights and weightsFrom exclude each other: remove one of them",
+        ),
+        not_supported_yet(
+            "spec.backbone.candidates",
+            field="candidates",
+            holds=lambda self: not self.candidates,
+            cel="!has(self.candidates) || size(self.candidates) == 0",
+        ),
+    )
+
+    @property
+    def weights_name(self) -> str | None:
+        """The torchvision weights to load (`DEFAULT` where nothing was said), or None when they come from a file or from scratch."""
+        if self.weights_from is not None or self.weights == "None":
+            return None
+        return self.weights or "DEFAULT"

@@ -1,0 +1,88 @@
+"""How the unfrozen parameters are trained."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from snowmelt_trainer.contract.base import Contract, not_supported_yet
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class OptimizerName(StrEnum):
+    ADAMW = "AdamW"
+    SGD = "SGD"
+    """Stochastic gradient descent with Nesterov momentum 0.9."""
+
+
+class Schedule(StrEnum):
+    ONE_CYCLE = "OneCycle"
+    """Warm-up, then cosine decay, anew in each stage."""
+    COSINE = "Cosine"
+    """Cosine decay without warm-up, anew in each stage."""
+    CONSTANT = "Constant"
+
+
+class Precision(StrEnum):
+    AUTO = "Auto"
+    """BFloat16 on hardware that computes it natively, else Float32."""
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+    """Autocast to bfloat16; parameters and optimizer state stay in float32."""
+
+
+class Regularization(Contract):
+    """Guards against overfitting."""
+
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Decoupled weight decay; never applied to biases, normalisation layers and other vectors."""
+    dropout: Share = 0.2
+    """Dropout before the new head's linear layer."""
+    label_smoothing: Share = 0.1
+    """Share of the label's probability spread over all classes."""
+    mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """MixUp's alpha. Not supported yet."""
+    cutmix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """CutMix's alpha. Not supported yet."""
+    ema: Share = 0.0
+    """Decay of an exponential moving average of the weights. Not supported yet."""
+    l2sp: Annotated[float, Field(ge=0.0, le=10.0, alias="l2sp")] = 0.0
+    """Strength of the pull towards the pretrained weights. Not supported yet."""
+
+    rules = (
+        not_supported_yet(
+            "spec.optimization.regularization.mixup", field="mixup", holds=lambda self: self.mixup == 0, cel="self.mixup == 0.0"
+        ),
+        not_supported_yet(
+            "spec.optimization.regularization.cutmix", field="cutmix", holds=lambda self: self.cutmix == 0, cel="self.cutmix == 0.0"
+        ),
+        not_supported_yet("spec.optimization.regularization.ema", field="ema", holds=lambda self: self.ema == 0, cel="self.ema == 0.0"),
+        not_supported_yet("spec.optimization.regularization.l2sp", field="l2sp", holds=lambda self: self.l2sp == 0, cel="self.l2sp == 0.0"),
+    )
+
+
+class Optimization(Contract):
+    """The optimizer, its learning rates and its guards."""
+
+    optimizer: OptimizerName = OptimizerName.ADAMW
+    """The optimizer."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
+    """The head's peak learning rate; layer groups below it decay from it by layerDecay. Absent means chosen by Snowmelt from the optimizer
+    and the batch size (design.md calls this Auto)."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
+    """Each layer group's learning rate is that of the next group towards the output, times this."""
+    schedule: Schedule = Schedule.ONE_CYCLE
+    """How the learning rate changes over a stage."""
+    batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 256
+    """Images in one optimizer step, over all workers together."""
+    precision: Precision = Precision.AUTO
+    """The arithmetic of the forward and backward pass."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Seeds the split, the head, the order of samples, augmentation and dropout."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Besides the end of each epoch, write a checkpoint every so many optimizer steps."""
+    regularization: Regularization = Regularization()
+    """Guards against overfitting."""
