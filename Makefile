@@ -1,0 +1,66 @@
+# Snowmelt. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/snowmelt
+UV_VERSION := 0.13.9
+UV     := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Whoever set up an index for pip wants it for uv as well.
+export UV_DEFAULT_INDEX ?= $(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null)
+ifeq ($(UV_DEFAULT_INDEX),)
+unexport UV_DEFAULT_INDEX
+endif
+export UV_NATIVE_TLS := true
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: help setup demo test test-quick lint generate verify bench-operator clean
+
+help: ## what there is to make
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## a virtual environment in .venv with everything (packages are cached outside the checkout)
+
+$(UV):
+	@echo "installing uv $(UV_VERSION) into $(dir $(@D))"
+	@$(PYTHON) -m venv "$(dir $(@D))"
+	@"$(@D)/pip" install --quiet "uv==$(UV_VERSION)"
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(UV)
+	@test -x $(BIN)/python || "$(UV)" venv --quiet --python "$(PYTHON)" $(VENV)
+	@echo "installing the packages of pyproject.toml (the first time this fetches about 3 GB)"
+	@"$(UV)" pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## a FineTuneJob from kubectl apply to a model, on this machine
+	@exec $(BIN)/python -m hack.demo
+
+test: setup ## every test; the slow ones need Go (or KUBEBUILDER_ASSETS)
+	$(BIN)/python -m hack.kube binaries
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-quick: setup ## only the tests that need neither Ray nor an API server
+	$(BIN)/python -m pytest -m "not controlplane and not ray" $(PYTEST_ARGS)
+
+lint: setup ## style, types and the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: setup ## write the CRD, its copies, the catalog of architectures and the API reference
+	$(BIN)/python -m hack.generate
+
+verify: setup ## fail when a generated file is stale
+	$(BIN)/python -m hack.generate --check
+
+bench-operator: setup ## 1,000 FineTuneJobs against a real API server; writes docs/benchmarks-operator.md
+	$(BIN)/python -m hack.kube binaries
+	$(BIN)/python -m bench.operator $(BENCH_ARGS)
+
+clean: ## remove what was made in this checkout (not the cache)
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
