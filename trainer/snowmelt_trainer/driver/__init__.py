@@ -1,0 +1,1 @@
+"""Runs on the Ray head: launches Ray Train, reports progress, publishes the model."""
