@@ -1,0 +1,1 @@
+"""Tools of this repository: generators, a control plane from source, the demo. Not part of the distribution."""

@@ -1,0 +1,113 @@
+"""Where kube-apiserver, etcd, kubectl and KubeRay's CRDs come from.
+
+KUBEBUILDER_ASSETS first, then the cache outside the checkout, then `go build` of the versions that hack/kube/modules
+pins. A kubectl found on PATH is not used: kubectl is supported one minor version from its API server, no farther.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.kube.gobuild import MODULES, BinariesMissingError, build, exclusively, go_command, required_version
+
+__all__ = ["Binaries", "BinariesMissingError", "find_binaries", "kuberay_crds"]
+
+KUBERNETES = required_version("kubernetes", "k8s.io/kubernetes")
+ETCD = required_version("etcd", "go.etcd.io/etcd/server/v3")
+KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
+KUBERAY = required_version("kuberay", KUBERAY_MODULE)
+
+_VERSION_PACKAGE = "k8s.io/component-base/version"
+_MAJOR, _MINOR = KUBERNETES.removeprefix("v").split(".")[:2]
+_KUBERNETES_LDFLAGS = (
+    f"-s -w -X {_VERSION_PACKAGE}.gitVersion={KUBERNETES}"
+    f" -X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}"
+)
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """Paths of the commands of one control plane."""
+
+    kube_apiserver: Path
+    etcd: Path
+    kubectl: Path
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/snowmelt/kube`, or the same under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snowmelt" / "kube"
+
+
+def find_binaries() -> Binaries:
+    """The binaries, built when they are neither given nor cached (the first time takes minutes and says so on stderr).
+
+    Raises:
+        BinariesMissingError: KUBEBUILDER_ASSETS names a folder that lacks one, or Go is needed and missing.
+    """
+    cache = cache_folder() / f"{KUBERNETES}-{ETCD}"
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if not assets:
+        return Binaries(_cached(cache, "kube-apiserver"), _cached(cache, "etcd"), _cached(cache, "kubectl"))
+    given = Path(assets)
+    missing = [name for name in ("kube-apiserver", "etcd") if not os.access(given / name, os.X_OK)]
+    if missing:
+        raise BinariesMissingError(
+            f"KUBEBUILDER_ASSETS={assets} lacks {' and '.join(missing)}: correct it, or unset it to build them"
+        )
+    kubectl = given / "kubectl"
+    return Binaries(
+        given / "kube-apiserver", given / "etcd", kubectl if os.access(kubectl, os.X_OK) else _cached(cache, "kubectl")
+    )
+
+
+def kuberay_crds() -> list[Path]:
+    """KubeRay's CRDs as its Go module ships them, one file each.
+
+    Raises:
+        BinariesMissingError: they are not cached and Go is missing or cannot get the module.
+    """
+    folder = cache_folder() / f"kuberay-{KUBERAY}"
+    if not folder.is_dir():
+        with exclusively(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _place_crds(folder)
+    return sorted(folder.glob("*.yaml"))
+
+
+def _cached(cache: Path, name: str) -> Path:
+    target = cache / name
+    if not target.exists():
+        with exclusively(cache / f".{name}.lock"):
+            if not target.exists():
+                _build(name, target)
+    return target
+
+
+def _build(name: str, target: Path) -> None:
+    if name == "etcd":
+        build("etcd", "go.etcd.io/etcd/server/v3", target, ldflags="-s -w")
+    else:
+        build("kubernetes", f"k8s.io/kubernetes/cmd/{name}", target, ldflags=_KUBERNETES_LDFLAGS)
+
+
+def _place_crds(folder: Path) -> None:
+    download = subprocess.run(
+        [go_command(), "mod", "download", "-json", KUBERAY_MODULE],
+        cwd=MODULES / "kuberay", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    answer = json.loads(download.stdout or "{}")
+    if download.returncode != 0 or "Dir" not in answer:
+        raise BinariesMissingError(
+            f"go cannot get {KUBERAY_MODULE} {KUBERAY}: {answer.get('Error') or download.stderr.strip()}"
+        )
+    workspace = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.copytree(Path(answer["Dir"]) / "config/crd/bases", workspace)
+    for path in (workspace, *workspace.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    workspace.rename(folder)
