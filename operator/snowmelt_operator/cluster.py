@@ -1,0 +1,255 @@
+"""The one way to Kubernetes: a small protocol, and its implementation with `kubernetes.aio`.
+
+Bodies travel as plain JSON over the client's connection pool; its generated models are left out, because turning a thousand
+objects into models and back costs more than everything else the operator does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal, Protocol
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+
+from snowmelt_operator.api.stored import StoredJob, read_job
+from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND
+from snowmelt_operator.events import Event, event_manifest
+
+FIELD_MANAGER = "snowmelt"
+PAGE = 500
+"""Objects in one page of a list."""
+_PLURALS = {
+    (API_VERSION, KIND): "finetunejobs",
+    ("ray.io/v1", "RayJob"): "rayjobs",
+    ("v1", "Secret"): "secrets",
+    ("events.k8s.io/v1", "Event"): "events",
+}
+_APPLY = "application/apply-patch+yaml"
+_TOO_MANY_REQUESTS = 429
+
+
+class ClusterError(Exception):
+    """Kubernetes did not do what it was asked to; the message is for people."""
+
+
+class ClusterUnavailableError(ClusterError):
+    """The API server cannot be reached, is overloaded or fails: the same request may succeed later."""
+
+
+class ClusterRefusedError(ClusterError):
+    """The API server refused the request, and will again until something changes."""
+
+    def __init__(self, message: str, *, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class Cluster(Protocol):
+    """Kubernetes, as the operator needs it. Every method raises `ClusterError`."""
+
+    async def get_job(self, namespace: str, name: str) -> StoredJob | None:
+        """The newest FineTuneJob, or None when there is none."""
+        ...
+
+    async def list_jobs(self) -> list[StoredJob]:
+        """Every FineTuneJob of the served namespaces."""
+        ...
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """One object, or None when there is none."""
+        ...
+
+    async def list_objects(self, api_version: str, kind: str, *, label_selector: str) -> list[dict[str, Any]]:
+        """The objects of the served namespaces that match the selector."""
+        ...
+
+    async def apply(self, manifest: dict[str, Any], *, field_manager: str = FIELD_MANAGER) -> None:
+        """Server-side apply (KEP-555), taking over fields that others own."""
+        ...
+
+    async def create(self, manifest: dict[str, Any]) -> bool:
+        """Create an object; False when one of that name exists already."""
+        ...
+
+    async def delete(self, api_version: str, kind: str, namespace: str, name: str, *, uid: str | None = None) -> bool:
+        """Delete an object, only if it has that uid where one is given; False when there is none."""
+        ...
+
+    async def apply_status(
+        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str = FIELD_MANAGER
+    ) -> None:
+        """Server-side apply of all the fields of a FineTuneJob's status that the field manager owns."""
+        ...
+
+    async def record_event(self, event: Event, now: datetime) -> None:
+        """Record a Kubernetes Event once: the same event again is no other event."""
+        ...
+
+
+class KubernetesCluster:
+    """The cluster that a `kubernetes.aio` configuration points at."""
+
+    def __init__(
+        self,
+        configuration: client.Configuration,
+        *,
+        namespaces: tuple[str, ...] = (),
+        identity: str = "snowmelt-operator",
+        timeout_seconds: float = 30.0,
+        on_job: Callable[[StoredJob], None] = lambda _: None,
+        on_request: Callable[[str, str], None] = lambda _verb, _resource: None,
+    ) -> None:
+        """`on_job` hears of every FineTuneJob that a request brought back, `on_request` of every request."""
+        self.api_client = client.ApiClient(configuration)
+        self.api_client.user_agent = "snowmelt-operator"
+        self._configuration = configuration
+        self._namespaces = namespaces
+        self._identity = identity
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=min(10.0, timeout_seconds))
+        self._on_job = on_job
+        self._on_request = on_request
+
+    async def aclose(self) -> None:
+        await self.api_client.close()  # type: ignore[no-untyped-call]
+
+    async def get_job(self, namespace: str, name: str) -> StoredJob | None:
+        document = await self.get(API_VERSION, KIND, namespace, name)
+        return None if document is None else self._heard(document)
+
+    async def list_jobs(self) -> list[StoredJob]:
+        return [self._heard(document) for document in await self.list_objects(API_VERSION, KIND)]
+
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._request("get", kind, _path(api_version, kind, namespace, name))
+        except ClusterRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list_objects(self, api_version: str, kind: str, *, label_selector: str = "") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for namespace in self._namespaces or (None,):
+            query = {"limit": str(PAGE)} | ({"labelSelector": label_selector} if label_selector else {})
+            while True:
+                page = await self._request("list", kind, _path(api_version, kind, namespace), query=query)
+                # Items of a list carry neither apiVersion nor kind.
+                found += [{"apiVersion": api_version, "kind": kind} | item for item in page["items"]]
+                if not (token := page["metadata"].get("continue")):
+                    break
+                query["continue"] = token
+        return found
+
+    async def apply(self, manifest: dict[str, Any], *, field_manager: str = FIELD_MANAGER) -> None:
+        metadata = manifest["metadata"]
+        path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+        query = {"fieldManager": field_manager, "force": "true"}
+        await self._request("apply", manifest["kind"], path, query=query, body=manifest)
+
+    async def create(self, manifest: dict[str, Any]) -> bool:
+        path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
+        try:
+            await self._request("create", manifest["kind"], path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+        except ClusterRefusedError as error:
+            if error.reason == "AlreadyExists":
+                return False
+            raise
+        return True
+
+    async def delete(self, api_version: str, kind: str, namespace: str, name: str, *, uid: str | None = None) -> bool:
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._request("delete", kind, _path(api_version, kind, namespace, name), body=options)
+        except ClusterRefusedError as error:
+            # A conflict is the precondition's: the object of that uid is gone, and another has its name.
+            if error.status == 404 or (uid is not None and error.status == 409):
+                return False
+            raise
+        return True
+
+    async def apply_status(
+        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str = FIELD_MANAGER
+    ) -> None:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            # With the uid, a job that was deleted and created anew under the same name is left alone.
+            "metadata": {"name": job_name, "namespace": job_namespace, "uid": uid},
+            "status": status,
+        }
+        path = _path(API_VERSION, KIND, job_namespace, job_name) + "/status"
+        query = {"fieldManager": field_manager, "force": "true"}
+        self._heard(await self._request("apply-status", KIND, path, query=query, body=body))
+
+    async def record_event(self, event: Event, now: datetime) -> None:
+        await self.create(event_manifest(event, now, reporter=self._identity))
+
+    def _heard(self, document: dict[str, Any]) -> StoredJob:
+        job = read_job(document)
+        self._on_job(job)
+        return job
+
+    async def _request(
+        self,
+        verb: Literal["get", "list", "apply", "apply-status", "create", "delete"],
+        kind: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
+        url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        self._on_request(verb, kind)
+        try:
+            headers = await self._headers("application/json" if method != "PATCH" else _APPLY)
+            response = await self.api_client.rest_client.request(  # type: ignore[no-untyped-call]
+                method, url, headers=headers, body=body, _request_timeout=self._timeout
+            )
+            content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
+            reason = str(error) or type(error).__name__
+            raise ClusterUnavailableError(
+                f"the API server {self._configuration.host} cannot be reached: {reason}"
+            ) from error
+        return _answer(response.status, content, f"{verb} {path}")
+
+    async def _headers(self, content_type: str) -> dict[str, str]:
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": content_type,
+            "User-Agent": self.api_client.user_agent,
+        }
+        token = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return headers | ({"Authorization": token} if token else {})
+
+
+def _path(api_version: str, kind: str, namespace: str | None, name: str | None = None) -> str:
+    root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{scope}/{_PLURALS[api_version, kind]}" + (f"/{name}" if name else "")
+
+
+def _answer(status: int, content: bytes, request: str) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ClusterUnavailableError(
+            f"{request}: the API server answered {status} with something that is not an object"
+        )
+    if status < 400:
+        return document
+    message = f"{request}: {document.get('message', '')} ({status})"
+    if status >= 500 or status == _TOO_MANY_REQUESTS:
+        raise ClusterUnavailableError(message)
+    raise ClusterRefusedError(message, status=status, reason=str(document.get("reason", "")))
