@@ -8,8 +8,8 @@ from snowmelt_trainer.contract.reasons import Reason
 class RunError(Exception):
     """The run cannot go on, for a reason that its owner can act on.
 
-    `message` is read by people: it says what is wrong, where (field, file), and what to do. Whatever else is raised is a fault of
-    ours, and is reported as InternalError.
+    `message` is read by people: it says what is wrong, where (field, file), and what to do. Whatever else is raised
+    is a fault of ours, and is reported as InternalError.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:

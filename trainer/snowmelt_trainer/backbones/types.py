@@ -11,8 +11,8 @@ from torch import nn
 class LayerGroup:
     """Layers that are frozen and unfrozen together.
 
-    `modules` are the modules that hold the parameters, besides dropout that works on their input; `parameters` are names as in
-    `model.named_parameters()`, in which single parameters (a class token) may lie outside `modules`.
+    `modules` are the modules that hold the parameters, besides dropout that works on their input; `parameters` are
+    names as in `model.named_parameters()`, in which single parameters (a class token) may lie outside `modules`.
     """
 
     name: str
@@ -23,7 +23,8 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels in [0, 1], in RGB, become the network's input: (pixels - mean) / std, after resizing with `interpolation`.
+    """How pixels in [0, 1], in RGB, become the network's input: (pixels - mean) / std, after resizing with
+    `interpolation`.
 
     `interpolation` is a value of `torchvision.transforms.InterpolationMode`, such as "bilinear".
     """
@@ -38,7 +39,8 @@ IMAGENET_PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 
 @dataclass(frozen=True)
 class BuiltBackbone:
-    """A network with a new head, its layer groups from input ("stem") to output ("head"), and the input that it expects."""
+    """A network with a new head, its layer groups from input ("stem") to output ("head"), and the input that it
+    expects."""
 
     model: nn.Module
     groups: tuple[LayerGroup, ...]

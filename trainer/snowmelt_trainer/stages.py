@@ -1,0 +1,170 @@
+"""The plan of stages: which layer groups are trained in each, and how fast. Pure; a stage is a function of (plan,
+index).
+
+Learning rates. The head's is `optimization.learningRate`, or else AUTOMATIC_RATE, scaled to the batch: by its square
+root for AdamW (Malladi et al. 2022, arXiv 2205.10287), linearly for SGD (Goyal et al. 2017, arXiv 1706.02677). Each
+group below the head gets that of the next group towards the output times layerDecay (Howard and Ruder 2018, arXiv
+1801.06146). Once a stage has trained the head, later ones start from WARM_HEAD_FACTOR of the rate, so that a good
+head is not undone (LP-FT, Kumar et al. 2022, arXiv 2202.10054); an automatic rate is lowered likewise in a first
+stage that trains the backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from snowmelt_trainer.contract.optimization import Optimization, OptimizerName
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.contract.unfreezing import CustomStage, Order, Strategy, Unfreezing
+from snowmelt_trainer.errors import RunError
+
+REFERENCE_BATCH = 256
+AUTOMATIC_RATE = {OptimizerName.ADAMW: 2e-3, OptimizerName.SGD: 5e-2}
+"""The head's learning rate at REFERENCE_BATCH, where the spec gives none."""
+WARM_HEAD_FACTOR = 0.25
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    """What planning needs to know of a layer group. `modules` are the modules it is made of, as the network names
+    them."""
+
+    name: str
+    parameter_count: int
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `trainable` lists layer groups from input to output and always ends with the head; `learning_rates`
+    has their peaks."""
+
+    index: int
+    """Counted from 1."""
+    of: int
+    name: str
+    """The groups that this stage unfreezes: `layer4`, `stem..layer2`, `all`."""
+    trainable: tuple[str, ...]
+    learning_rates: dict[str, float] = field(hash=False)
+    max_epochs: int
+    trainable_parameters: int
+    total_parameters: int
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A stage before it knows its place: indices of the trained groups, and what the spec says of this stage
+    alone."""
+
+    trained: frozenset[int]
+    max_epochs: int | None = None
+    learning_rate: float | None = None
+
+
+def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequence[GroupInfo]) -> tuple[Stage, ...]:
+    """The stages in order, given the layer groups from input to output, of which the last is the head.
+
+    Raises:
+        RunError: InvalidConfig, when a custom stage names no layer group of this network.
+    """
+    drafts = _drafts(unfreezing, groups)
+    stages = []
+    before: frozenset[int] = frozenset()
+    for number, draft in enumerate(drafts, start=1):
+        trained = sorted(draft.trained)
+        head_rate = draft.learning_rate or _head_rate(optimization, first=number == 1, head_alone=len(trained) == 1)
+        stages.append(
+            Stage(
+                index=number,
+                of=len(drafts),
+                name=_name(sorted(draft.trained - before) or trained, groups),
+                trainable=tuple(groups[i].name for i in trained),
+                learning_rates={
+                    groups[i].name: head_rate * optimization.layer_decay ** (len(groups) - 1 - i) for i in trained
+                },
+                max_epochs=draft.max_epochs or unfreezing.stage.max_epochs,
+                trainable_parameters=sum(groups[i].parameter_count for i in trained),
+                total_parameters=sum(group.parameter_count for group in groups),
+            )
+        )
+        before = draft.trained
+    return tuple(stages)
+
+
+def _drafts(unfreezing: Unfreezing, groups: Sequence[GroupInfo]) -> list[_Draft]:
+    everything = frozenset(range(len(groups)))
+    head = frozenset({len(groups) - 1})
+    match unfreezing.strategy:
+        case Strategy.HEAD_ONLY:
+            return [_Draft(head)]
+        case Strategy.FULL:
+            return [_Draft(everything)]
+        case Strategy.LINEAR_PROBE_THEN_FINE_TUNE:
+            return [_Draft(head), _Draft(everything)]
+        case Strategy.GRADUAL:
+            return [_Draft(trained) for trained in _gradual(len(groups), unfreezing.order, unfreezing.max_stages)]
+        case Strategy.CUSTOM:
+            return [_custom(number, stage, groups) for number, stage in enumerate(unfreezing.stages)]
+        case Strategy.SURGICAL:
+            raise RunError(Reason.INVALID_CONFIG, "not supported yet: spec.unfreezing.strategy Surgical")
+
+
+def _gradual(num_groups: int, order: Order, max_stages: int) -> list[frozenset[int]]:
+    """Head first; then the backbone's groups in `order`, in near-equal portions, the smaller ones earlier."""
+    backbone = list(range(num_groups - 1))
+    if order is not Order.INPUT_FIRST:
+        backbone.reverse()
+    portions = min(max_stages - 1, len(backbone))
+    ends = [portion * len(backbone) // portions for portion in range(1, portions + 1)]
+    return [frozenset({num_groups - 1, *backbone[:end]}) for end in (0, *ends)]
+
+
+def _custom(number: int, stage: CustomStage, groups: Sequence[GroupInfo]) -> _Draft:
+    trained = {len(groups) - 1}  # a new head that is not trained would be noise
+    for pattern in stage.unfreeze:
+        matched = {i for i, group in enumerate(groups) if _matches(pattern, group)}
+        if not matched:
+            names = [group.name for group in groups]
+            nearest = get_close_matches(pattern, names, n=1, cutoff=0.0)[0]
+            raise RunError(
+                Reason.INVALID_CONFIG,
+                f"spec.unfreezing.stages[{number}].unfreeze: '{pattern}' matches no layer group; "
+                f"nearest: '{nearest}'; there are: {', '.join(names)}",
+            )
+        trained |= matched
+    return _Draft(frozenset(trained), max_epochs=stage.max_epochs, learning_rate=stage.learning_rate)
+
+
+def _matches(pattern: str, group: GroupInfo) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (group.name, *group.modules))
+
+
+def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool) -> float:
+    given = optimization.learning_rate
+    scale = optimization.batch_size / REFERENCE_BATCH
+    if optimization.optimizer is OptimizerName.ADAMW:
+        scale = math.sqrt(scale)
+    rate = AUTOMATIC_RATE[optimization.optimizer] * scale if given is None else given
+    full_rate = first and (head_alone or given is not None)
+    return rate if full_rate else rate * WARM_HEAD_FACTOR
+
+
+def _name(unfrozen: Sequence[int], groups: Sequence[GroupInfo]) -> str:
+    """`all`, or the runs of neighbouring groups as `first..last`."""
+    if len(unfrozen) == len(groups) > 1:
+        return "all"
+    runs: list[list[int]] = []
+    for i in unfrozen:
+        if runs and runs[-1][-1] == i - 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    name = "+".join(
+        groups[run[0]].name if len(run) == 1 else f"{groups[run[0]].name}..{groups[run[-1]].name}" for run in runs
+    )
+    return name if len(name) <= MAX_NAME else f"{len(unfrozen)} groups"
