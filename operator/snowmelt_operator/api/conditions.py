@@ -39,7 +39,9 @@ class Condition(Contract):
     """The condition's name."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    reason: Annotated[
+        str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+    ]
     """Why, in one word for machines; docs/reasons.md lists them."""
     message: Annotated[str, StringConstraints(max_length=32768)] = ""
     """Why, in words for people."""

@@ -27,7 +27,7 @@ StoredJob = FineTuneJob | InvalidJob
 
 
 def read_job(document: dict[str, Any]) -> StoredJob:
-    """A FineTuneJob from the API server. Never raises for a broken spec: the job must be told, and the others served."""
+    """A FineTuneJob from the API server. Never raises for a broken spec: the job must be told, others served."""
     try:
         return FineTuneJob.parse(document)
     except ValidationError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,7 +12,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from snowmelt_operator.api.conditions import Condition, Phase
 from snowmelt_trainer.contract.backbone import Backbone
-from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
+from snowmelt_trainer.contract.base import Contract, Rule, Transition, not_supported_yet
 from snowmelt_trainer.contract.data import Data
 from snowmelt_trainer.contract.optimization import Optimization
 from snowmelt_trainer.contract.output import Output
@@ -31,17 +34,21 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "FineTuneJob"
 PLURAL = "finetunejobs"
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 MAX_NAME_LENGTH = 40
 """RayJobs and Services grow from the name: KubeRay allows a RayJob 47 characters."""
 
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 Quantity = Annotated[
-    str | int,
+    Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=32)],
     Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
 ]
-"""A Kubernetes quantity: 4, "500m", 16Gi."""
-ResourceList = Annotated[dict[str, Quantity], Field(max_length=16)]
+"""A Kubernetes quantity: 4, "500m", 16Gi. Never negative."""
+ResourceName = Annotated[str, StringConstraints(max_length=317)]
+ResourceList = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]
 DnsName = Annotated[str, StringConstraints(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
-LabelValue = Annotated[str, StringConstraints(max_length=63)]
+LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+LabelKey = Annotated[str, StringConstraints(max_length=317)]
 
 
 class Resources(Contract):
@@ -152,7 +159,7 @@ class Runtime(Contract):
     """The trainer's image; the operator's default when empty."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
     """Environment variables of every container of the job."""
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
     """Labels that a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Taints that the pods tolerate."""
@@ -166,14 +173,18 @@ class Runtime(Contract):
     """The pods' priority class."""
 
 
-def _immutable(field: str, *, optional: bool) -> str:
-    if not optional:
-        return f"self.{field} == oldSelf.{field}"
-    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-
-
-IMMUTABLE_FIELDS = {"backbone": False, "data": False, "unfreezing": True, "optimization": True, "output": False, "runtime": True}
-"""Fields of spec that may not change after creation, and whether each may be absent."""
+def _immutable(*path: str, optional: bool) -> Transition:
+    """What `path` of spec says may not change after creation; `optional` fields must stay absent where they were."""
+    then = f"self.{'.'.join(path)} == oldSelf.{'.'.join(path)}"
+    if optional:
+        steps = [".".join(path[: length + 1]) for length in range(len(path))]
+        present = " && ".join(f"has(self.{step})" for step in steps)
+        present_before = present.replace("self.", "oldSelf.")
+        then = f"({present}) == ({present_before}) && (!({present}) || {then})"
+    name = ".".join(("spec", *path))
+    return Transition(
+        field=".".join(path), cel=then, message=f"{name} cannot be changed after creation: create another FineTuneJob"
+    )
 
 
 class FineTuneJobSpec(Contract):
@@ -202,27 +213,17 @@ class FineTuneJobSpec(Contract):
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """How long the job may be active in all, suspensions not counted, before it fails."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """How long the finished FineTuneJob is kept before it is deleted; for ever when absent. The model is never deleted."""
+    """How long the finished FineTuneJob is kept before it is deleted; for ever when absent. The model always stays."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": _immutable(field, optional=optional),
-                    "message": f"spec.{field} cannot be changed after creation: create another FineTuneJob",
-                    "fieldPath": f".{field}",
-                }
-                for field, optional in IMMUTABLE_FIELDS.items()
-            ]
-            + [
-                {
-                    "rule": "(has(self.workers) && has(self.workers.resources)) == (has(oldSelf.workers) && has(oldSelf.workers.resources))"
-                    " && (!has(self.workers) || !has(self.workers.resources) || self.workers.resources == oldSelf.workers.resources)",
-                    "message": "spec.workers.resources cannot be changed after creation: create another FineTuneJob",
-                    "fieldPath": ".workers",
-                }
-            ]
-        }
+    transitions = (
+        _immutable("backbone", optional=False),
+        _immutable("data", optional=False),
+        _immutable("output", optional=False),
+        _immutable("unfreezing", optional=True),
+        _immutable("optimization", optional=True),
+        _immutable("runtime", optional=True),
+        _immutable("workers", "resources", optional=True),
+        _immutable("workers", "elastic", optional=True),
     )
 
 
@@ -250,6 +251,19 @@ class TrainerStatus(Contract):
     """How the attempt ended, in the trainer's words."""
 
 
+class DisplayStatus(Contract):
+    """Cells of `kubectl get` that one JSONPath cannot compose."""
+
+    stage: ShortText | None = None
+    """For instance `2/5 layer4`."""
+    progress: ShortText | None = None
+    """For instance `43%`."""
+    metric: ShortText | None = None
+    """For instance `accuracy 0.934`."""
+    eta: ShortText | None = None
+    """For instance `12m`."""
+
+
 class FineTuneJobStatus(Contract):
     """What happened so far. Written by the operator alone."""
 
@@ -259,11 +273,17 @@ class FineTuneJobStatus(Contract):
     """metadata.generation that this status speaks of."""
     phase: Phase | None = None
     """One word, derived from the conditions."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
     """The state in detail; `kubectl wait --for=condition=Complete` works."""
     attempts: Attempts = Attempts()
     """How often the job was launched."""
-    ray_job_name: str | None = None
+    ray_job_name: DnsName | None = None
     """The RayJob (or Ray submission) of the current attempt."""
     finished_at: datetime | None = None
     """When the job ended, for ttlSecondsAfterFinished."""
@@ -285,8 +305,8 @@ class FineTuneJobStatus(Contract):
     """The trainer's own last word."""
     result: Result | None = None
     """What a successful run left behind."""
-    display: dict[str, str] | None = None
-    """Ready-made cells for `kubectl get`: stage, progress, metric and eta."""
+    display: DisplayStatus | None = None
+    """Ready-made cells for `kubectl get`."""
 
 
 class ObjectMeta(Contract):
@@ -295,6 +315,7 @@ class ObjectMeta(Contract):
     model_config = ConfigDict(extra="ignore")
 
     name: str
+    """At most 40 characters: lower-case letters, digits and hyphens, beginning with a letter."""
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
@@ -309,16 +330,45 @@ class FineTuneJob(Contract):
     """A fine-tuning job: a pretrained backbone, target data, and how far to unfreeze."""
 
     api_version: Literal["snowmelt.dev/v1alpha1"]
+    """snowmelt.dev/v1alpha1"""
     kind: Literal["FineTuneJob"]
+    """FineTuneJob"""
     metadata: ObjectMeta
+    """Standard object metadata. The name has at most 40 characters."""
     spec: FineTuneJobSpec
+    """What to fine-tune, on what, how, and with what resources."""
     status: FineTuneJobStatus = FineTuneJobStatus()
+    """What happened so far. Written by the operator alone."""
+
+    rules = (
+        Rule(
+            field="metadata.name",
+            holds=lambda self: len(self.metadata.name) <= MAX_NAME_LENGTH,
+            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
+            message=f"metadata.name is too long: use at most {MAX_NAME_LENGTH} characters, names of RayJobs grow from it",
+        ),
+        Rule(
+            field="metadata.name",
+            holds=lambda self: re.fullmatch(NAME_PATTERN, self.metadata.name) is not None,
+            cel=f"self.metadata.name.matches('{NAME_PATTERN}')",
+            message="metadata.name must be lower-case letters, digits and hyphens, and begin with a letter",
+        ),
+    )
 
     @classmethod
-    def parse(cls, document: dict[str, Any]) -> FineTuneJob:
-        """A FineTuneJob from a manifest or from the API server; field names must be written as in YAML.
+    def parse(cls, document: Mapping[str, Any]) -> FineTuneJob:
+        """A FineTuneJob from a manifest or from the API server, held to what the API server would take: names as in YAML,
+        no number where a string stands, and a null is as good as nothing.
 
         Raises:
             pydantic.ValidationError: with one entry for each problem.
         """
-        return cls.model_validate(document, by_alias=True, by_name=False)
+        return cls.model_validate_json(json.dumps(_without_nulls(document)), strict=True, by_alias=True, by_name=False)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value

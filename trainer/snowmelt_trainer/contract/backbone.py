@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from snowmelt_trainer.contract import catalog
 from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
-from snowmelt_trainer.contract.uri import Uri
+from snowmelt_trainer.contract.uri import SUPPORTED_URI_CEL, Uri, is_supported
 
-ArchitectureName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
-WeightsName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$", max_length=63)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ArchitectureName = Annotated[
+    str, AfterValidator(catalog.known_architecture), Field(json_schema_extra={"enum": [*catalog.architectures()]})
+]
+WeightsName = Annotated[
+    str,
+    AfterValidator(catalog.known_weights),
+    Field(json_schema_extra={"enum": [catalog.DEFAULT, catalog.FROM_SCRATCH, *catalog.weights_names()]}),
+]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64)]
+
+
+def _published(weights: str) -> Rule:
+    """These weights exist for the architecture: a rule for each name, since a rule's message is fixed."""
+    having = catalog.architectures_with(weights)
+    names = ", ".join(f"'{name}'" for name in having)
+    return Rule(
+        field="weights",
+        holds=lambda self: self.weights != weights or self.architecture in having,
+        cel=f"!has(self.weights) || self.weights != '{weights}' || self.architecture in [{names}]",
+        message=f"weights {weights} do not exist for this architecture: set DEFAULT, or see `snowmelt backbones`",
+    )
 
 
 class WeightsFrom(Contract):
@@ -21,6 +40,15 @@ class WeightsFrom(Contract):
     """A .safetensors file, or a .pt/.pth file holding a state_dict (loaded with weights_only=True)."""
     sha256: Sha256 | None = None
     """The file's SHA-256 in lower-case hexadecimal; the run fails when it differs."""
+
+    rules = (
+        Rule(
+            field="uri",
+            holds=lambda self: is_supported(self.uri),
+            cel=SUPPORTED_URI_CEL,
+            message="uri is not supported yet: only file:///… and pvc://claim/… locations without '..' can be read",
+        ),
+    )
 
 
 class Candidate(Contract):
@@ -40,14 +68,16 @@ class Backbone(Contract):
     architecture: ArchitectureName
     """A torchvision classification builder; `snowmelt backbones` lists them."""
     weights: WeightsName | None = None
-    """A torchvision weights name such as IMAGENET1K_V2, DEFAULT for the best published, or None to train from scratch. Absent means
-    DEFAULT, unless weightsFrom is given."""
+    """A torchvision weights name such as IMAGENET1K_V2, DEFAULT for the best published, or None to train from scratch.
+    Absent means DEFAULT, unless weightsFrom is given."""
     weights_from: WeightsFrom | None = None
-    """A checkpoint file instead of published weights. The classifier head may have any number of classes, or be missing: it is replaced."""
+    """A checkpoint file instead of published weights. Its classifier head may have any number of classes, or be
+    missing: it is replaced."""
     candidates: Annotated[tuple[Candidate, ...], Field(max_length=8)] = ()
     """Other backbones to consider. Not supported yet."""
 
     rules = (
+        *(_published(weights) for weights in catalog.weights_names()),
         Rule(
             field="weightsFrom",
             holds=lambda self: self.weights is None or self.weights_from is None,
@@ -64,7 +94,7 @@ class Backbone(Contract):
 
     @property
     def weights_name(self) -> str | None:
-        """The torchvision weights to load (`DEFAULT` where nothing was said), or None when they come from a file or from scratch."""
-        if self.weights_from is not None or self.weights == "None":
+        """The torchvision weights to load (`DEFAULT` where nothing was said); None for a file or from scratch."""
+        if self.weights_from is not None or self.weights == catalog.FROM_SCRATCH:
             return None
-        return self.weights or "DEFAULT"
+        return self.weights or catalog.DEFAULT

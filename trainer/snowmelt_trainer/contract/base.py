@@ -1,7 +1,7 @@
 """The base of every type that crosses a process boundary, and the rules that bind several fields together.
 
-A rule is written once, in two languages: a Python predicate (the operator, the trainer and the command line use it) and a CEL
-expression (the API server uses it at `kubectl apply`). Both refuse the same documents with the same sentence.
+A rule is written once, in two languages: a Python predicate (the operator, the trainer and the command line use it) and
+a CEL expression (the API server uses it at `kubectl apply`). Both refuse the same documents with the same sentence.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pydantic_core import PydanticCustomError
 class Rule:
     """A constraint over the fields of one object.
 
-    `field` is the path, relative to that object, of the field to change; `holds` and `cel` say the same thing, where `cel` sees the
-    object as `self`; `message` says what is wrong and what to do about it.
+    `field` is the path, relative to that object, of the field to change; `holds` and `cel` say the same thing, where
+    `cel` sees the object as `self`; `message` says what is wrong and what to do about it.
     """
 
     field: str
@@ -29,9 +29,18 @@ class Rule:
     message: str
 
 
+@dataclass(frozen=True)
+class Transition:
+    """A constraint over the change of one object, which only the API server can check: `cel` sees `self` and `oldSelf`."""
+
+    field: str
+    cel: str
+    message: str
+
+
 def not_supported_yet(path: str, *, field: str, holds: Callable[[Any], bool], cel: str) -> Rule:
     """A field of the contract on which no code acts yet: refused in plain words, never ignored."""
-    return Rule(field=field, holds=holds, cel=cel, message=f"not supported yet: {path}")
+    return Rule(field=field, holds=holds, cel=cel, message=f"not supported yet: {path}; leave it at its default")
 
 
 class Contract(BaseModel):
@@ -45,9 +54,11 @@ class Contract(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+    transitions: ClassVar[tuple[Transition, ...]] = ()
 
     @model_validator(mode="after")
     def _every_rule_holds(self) -> Self:

@@ -8,9 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
-from snowmelt_trainer.contract.uri import Uri, is_supported
-
-SUPPORTED_URI_CEL = "(self.uri.startsWith('file://') || self.uri.startsWith('pvc://')) && !self.uri.split('/').exists(part, part == '..')"
+from snowmelt_trainer.contract.uri import SUPPORTED_URI_CEL, Uri, is_supported
 
 
 class DataFormat(StrEnum):
@@ -26,8 +24,10 @@ class DataFormat(StrEnum):
 
 class Augmentation(StrEnum):
     AUTO = "Auto"
-    """Light for fewer than 1,000 training images, Standard above; never a mirror image, which changes the meaning of digits and letters."""
+    """Light for fewer than 1,000 training images, Standard above; never a mirror image, which digits and letters do not
+    survive."""
     NONE = "None"
+    """Every epoch sees the same images."""
     LIGHT = "Light"
     """Small random crops and shifts."""
     STANDARD = "Standard"
@@ -47,16 +47,17 @@ class DataSource(Contract):
             field="uri",
             holds=lambda self: is_supported(self.uri),
             cel=SUPPORTED_URI_CEL,
-            message="not supported yet: only file:///… and pvc://claim/… locations without '..' can be read",
+            message="uri is not supported yet: only file:///… and pvc://claim/… locations without '..' can be read",
         ),
     )
 
 
 class Validation(Contract):
-    """The data that decides when a stage ends and whether more is unfrozen: a share of the training data, or a set of its own."""
+    """The data that decides when a stage ends and when to unfreeze more: a share of the training data, or its own."""
 
     fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Share of the training data held out, class by class (stratified), drawn by optimization.seed. 0.1 when neither is given."""
+    """Share of the training data held out, class by class (stratified), drawn by optimization.seed. 0.1 when neither
+    is given."""
     uri: Uri | None = None
     """A data set of its own instead of a share."""
 
@@ -71,7 +72,7 @@ class Validation(Contract):
             field="uri",
             holds=lambda self: self.uri is None or is_supported(self.uri),
             cel=f"!has(self.uri) || ({SUPPORTED_URI_CEL})",
-            message="not supported yet: only file:///… and pvc://claim/… locations without '..' can be read",
+            message="uri is not supported yet: only file:///… and pvc://claim/… locations without '..' can be read",
         ),
     )
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from snowmelt_trainer.contract.base import Contract, not_supported_yet
+from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class OptimizerName(StrEnum):
     ADAMW = "AdamW"
+    """Adam with decoupled weight decay."""
     SGD = "SGD"
     """Stochastic gradient descent with Nesterov momentum 0.9."""
 
@@ -24,14 +25,25 @@ class Schedule(StrEnum):
     COSINE = "Cosine"
     """Cosine decay without warm-up, anew in each stage."""
     CONSTANT = "Constant"
+    """The same learning rate throughout."""
 
 
 class Precision(StrEnum):
     AUTO = "Auto"
     """BFloat16 on hardware that computes it natively, else Float32."""
     FLOAT32 = "Float32"
+    """Single precision throughout."""
     BFLOAT16 = "BFloat16"
     """Autocast to bfloat16; parameters and optimizer state stay in float32."""
+
+
+def _off(field: str) -> Rule:
+    return not_supported_yet(
+        f"spec.optimization.regularization.{field}",
+        field=field,
+        holds=lambda self: getattr(self, field) == 0,
+        cel=f"!has(self.{field}) || self.{field} == 0.0",
+    )
 
 
 class Regularization(Contract):
@@ -52,16 +64,7 @@ class Regularization(Contract):
     l2sp: Annotated[float, Field(ge=0.0, le=10.0, alias="l2sp")] = 0.0
     """Strength of the pull towards the pretrained weights. Not supported yet."""
 
-    rules = (
-        not_supported_yet(
-            "spec.optimization.regularization.mixup", field="mixup", holds=lambda self: self.mixup == 0, cel="self.mixup == 0.0"
-        ),
-        not_supported_yet(
-            "spec.optimization.regularization.cutmix", field="cutmix", holds=lambda self: self.cutmix == 0, cel="self.cutmix == 0.0"
-        ),
-        not_supported_yet("spec.optimization.regularization.ema", field="ema", holds=lambda self: self.ema == 0, cel="self.ema == 0.0"),
-        not_supported_yet("spec.optimization.regularization.l2sp", field="l2sp", holds=lambda self: self.l2sp == 0, cel="self.l2sp == 0.0"),
-    )
+    rules = (_off("mixup"), _off("cutmix"), _off("ema"), _off("l2sp"))
 
 
 class Optimization(Contract):
@@ -70,8 +73,8 @@ class Optimization(Contract):
     optimizer: OptimizerName = OptimizerName.ADAMW
     """The optimizer."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
-    """The head's peak learning rate; layer groups below it decay from it by layerDecay. Absent means chosen by Snowmelt from the optimizer
-    and the batch size (design.md calls this Auto)."""
+    """The head's peak learning rate; layer groups below it decay from it by layerDecay. Absent means chosen by Snowmelt
+    from the optimizer."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
     """Each layer group's learning rate is that of the next group towards the output, times this."""
     schedule: Schedule = Schedule.ONE_CYCLE

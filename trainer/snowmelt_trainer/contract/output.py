@@ -8,12 +8,12 @@ from typing import Annotated
 from pydantic import Field
 
 from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
-from snowmelt_trainer.contract.data import SUPPORTED_URI_CEL
-from snowmelt_trainer.contract.uri import Uri, is_supported
+from snowmelt_trainer.contract.uri import SUPPORTED_URI_CEL, Uri, is_supported
 
 
 class ModelFormat(StrEnum):
     SAFE_TENSORS = "SafeTensors"
+    """Tensors and nothing else; loading runs no code."""
     ONNX = "ONNX"
     """Not supported yet."""
 
@@ -22,7 +22,8 @@ class Output(Contract):
     """Where the model, its metrics and its checkpoints are written."""
 
     uri: Uri
-    """A folder: file:///path or pvc://claim/path. The newest successful run's model lies directly in it; each run's state in .snowmelt/UID."""
+    """A folder: file:///path or pvc://claim/path. The newest successful run's model lies directly in it; each run's
+    state in .snowmelt/UID."""
     formats: Annotated[tuple[ModelFormat, ...], Field(min_length=1, max_length=4)] = (ModelFormat.SAFE_TENSORS,)
     """File formats of the model."""
 
@@ -31,7 +32,7 @@ class Output(Contract):
             field="uri",
             holds=lambda self: is_supported(self.uri),
             cel=SUPPORTED_URI_CEL,
-            message="not supported yet: only file:///… and pvc://claim/… locations without '..' can be written",
+            message="uri is not supported yet: only file:///… and pvc://claim/… locations without '..' can be written",
         ),
         not_supported_yet(
             "spec.output.formats ONNX",

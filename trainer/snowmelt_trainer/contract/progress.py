@@ -1,15 +1,16 @@
 """`Progress`: what the trainer says of itself. Each one is a whole snapshot, so only the newest matters.
 
-The trainer's driver posts it to the operator, which writes it into status; `snowmelt run` shows the same on the terminal.
+The trainer's driver posts it to the operator, which writes it into status; `snowmelt run` shows it on the terminal.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
+from snowmelt_trainer.contract.backbone import Sha256
 from snowmelt_trainer.contract.base import Contract
 from snowmelt_trainer.contract.reasons import Outcome, Reason
 from snowmelt_trainer.contract.unfreezing import GroupPattern
@@ -32,7 +33,7 @@ def decimal(value: float) -> str:
     Raises:
         ValueError: for NaN and infinities, which no status may hold.
     """
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise ValueError("a metric in status must be finite")
     return f"{value:.6g}"
 
@@ -65,9 +66,9 @@ class ProgressStatus(Contract):
     """Optimizer step within the stage."""
     samples_per_second: float | None = None
     """Training images a second over all workers, averaged over the newest seconds."""
-    estimated_completion_time: datetime | None = None
+    estimated_completion_time: AwareDatetime | None = None
     """When the last planned stage would end at this pace."""
-    last_update_time: datetime | None = None
+    last_update_time: AwareDatetime | None = None
     """When the trainer said this."""
 
 
@@ -79,7 +80,9 @@ class BestStatus(Contract):
     value: Decimal
     """Its value."""
     stage: Count
+    """The stage that reached it."""
     epoch: Count
+    """The epoch within that stage."""
 
 
 class MetricsStatus(Contract):
@@ -97,13 +100,17 @@ class StageRow(Contract):
     """One finished stage."""
 
     index: Annotated[int, Field(ge=1)]
+    """Counted from 1."""
     name: ShortText
+    """The newly unfrozen layer group, or groups."""
     epochs: Count
     """Epochs that were trained."""
     seconds: Annotated[float, Field(ge=0)]
     """Time spent in the stage, all attempts together."""
     trainable_parameters: Count = 0
+    """How many parameters were trained."""
     samples_per_second: float | None = None
+    """Training images a second over all workers, averaged over the stage."""
     metrics: Metrics = {}
     """Validation metrics of the stage's best epoch."""
     ended: ShortText
@@ -114,19 +121,26 @@ class CheckpointStatus(Contract):
     """The newest checkpoint a new attempt would resume from."""
 
     stage: Count
+    """The stage it was written in."""
     epoch: Count
+    """Epochs of that stage that were finished."""
     step: Count
-    time: datetime
+    """Optimizer steps of the epoch after those."""
+    time: AwareDatetime
+    """When it was written."""
 
 
 class DataStatus(Contract):
     """What was found in the data."""
 
     classes: Count
+    """Classes, as found in the training data."""
     train: Count
     """Training images, after the validation share was taken out."""
     validation: Count
+    """Validation images."""
     test: Count = 0
+    """Test images."""
     duplicates_across_splits: Count = 0
     """Images of the validation or test data whose content is also in the training data."""
 
@@ -136,7 +150,7 @@ class Result(Contract):
 
     model_uri: ShortText
     """The folder with the model, its configuration and its metrics."""
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     """SHA-256 of model.safetensors."""
     report_uri: ShortText | None = None
     """The metrics and history of the run."""
@@ -150,7 +164,9 @@ class FinalRecord(Contract):
     """The trainer's own last word on the run; also kept in storage, where a later attempt finds it."""
 
     outcome: Outcome
+    """Whether the run succeeded."""
     reason: Reason
+    """Why it ended, in one word for machines."""
     message: LongText
     """For people: what happened, where, what to do."""
     result: Result | None = None
@@ -163,7 +179,7 @@ class Progress(Contract):
     attempt: Annotated[int, Field(ge=1)]
     sequence: Annotated[int, Field(ge=0)]
     """Grows within an attempt; a snapshot with a lower one is late and is dropped."""
-    time: datetime
+    time: AwareDatetime
     stage: StageStatus | None = None
     progress: ProgressStatus
     metrics: MetricsStatus = MetricsStatus()

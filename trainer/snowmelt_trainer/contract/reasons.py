@@ -9,7 +9,9 @@ class Outcome(StrEnum):
     """How a run ended."""
 
     SUCCEEDED = "Succeeded"
+    """The model was delivered."""
     FAILED = "Failed"
+    """No model was delivered."""
 
 
 class Reason(StrEnum):

@@ -1,10 +1,13 @@
-"""`RunConfig`: everything one attempt of a training run is told. The operator (or `snowmelt run`) writes it, the trainer reads it."""
+"""`RunConfig`: everything one attempt of a training run is told.
+
+The operator (or `snowmelt run`) writes it, the trainer reads it.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from snowmelt_trainer.contract.backbone import Backbone
 from snowmelt_trainer.contract.base import Contract
@@ -24,7 +27,7 @@ class JobIdentity(Contract):
 
     namespace: str
     name: str
-    uid: str
+    uid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
     """metadata.uid of the FineTuneJob; state of different uids is never mixed."""
     attempt: Annotated[int, Field(ge=1)] = 1
     """Attempts resume from the newest checkpoint of the same uid."""

@@ -65,10 +65,15 @@ class Target(Contract):
     rules = (
         Rule(
             field="atLeast",
-            holds=lambda self: (self.at_most if self.metric is Metric.LOSS else self.at_least) is not None
-            and (self.at_least if self.metric is Metric.LOSS else self.at_most) is None,
-            cel="self.metric == 'loss' ? has(self.atMost) && !has(self.atLeast) : has(self.atLeast) && !has(self.atMost)",
-            message="a target needs atLeast for accuracy and balancedAccuracy, and atMost for loss",
+            holds=lambda self: self.metric is Metric.LOSS or (self.at_least is not None and self.at_most is None),
+            cel="self.metric == 'loss' || (has(self.atLeast) && !has(self.atMost))",
+            message="accuracy and balancedAccuracy take atLeast, and no atMost: set atLeast",
+        ),
+        Rule(
+            field="atMost",
+            holds=lambda self: self.metric is not Metric.LOSS or (self.at_most is not None and self.at_least is None),
+            cel="self.metric != 'loss' || (has(self.atMost) && !has(self.atLeast))",
+            message="loss takes atMost, and no atLeast: set atMost",
         ),
     )
 
@@ -94,7 +99,7 @@ class CustomStage(Contract):
     """One stage of strategy Custom."""
 
     unfreeze: Annotated[tuple[GroupPattern, ...], Field(min_length=1, max_length=64)]
-    """Names of layer groups (see `snowmelt plan`), or shell-style patterns such as `layer*`, that are trained in this stage."""
+    """Names of the layer groups trained in this stage (`snowmelt plan` shows them), or patterns such as layer*."""
     max_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Most epochs of this stage, instead of stage.maxEpochs."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
@@ -123,25 +128,25 @@ class Unfreezing(Contract):
         Rule(
             field="stages",
             holds=lambda self: (self.strategy is Strategy.CUSTOM) == bool(self.stages),
-            cel="(self.strategy == 'Custom') == (has(self.stages) && size(self.stages) > 0)",
+            cel="(has(self.strategy) && self.strategy == 'Custom') == (has(self.stages) && size(self.stages) > 0)",
             message="stages are given exactly when strategy is Custom: set strategy: Custom, or remove stages",
         ),
         not_supported_yet(
             "spec.unfreezing.strategy Surgical",
             field="strategy",
             holds=lambda self: self.strategy is not Strategy.SURGICAL,
-            cel="self.strategy != 'Surgical'",
+            cel="!has(self.strategy) || self.strategy != 'Surgical'",
         ),
         not_supported_yet(
             "spec.unfreezing.order Auto",
             field="order",
             holds=lambda self: self.order is not Order.AUTO,
-            cel="self.order != 'Auto'",
+            cel="!has(self.order) || self.order != 'Auto'",
         ),
         not_supported_yet(
             "spec.unfreezing.batchNorm Train",
             field="batchNorm",
             holds=lambda self: self.batch_norm is not FrozenBatchNorm.TRAIN,
-            cel="self.batchNorm != 'Train'",
+            cel="!has(self.batchNorm) || self.batchNorm != 'Train'",
         ),
     )

@@ -1,7 +1,7 @@
 """URIs of data, weights and output.
 
-`file:///abs/path` names a path inside the container (or on the laptop); `pvc://CLAIM/path` a path on a PersistentVolumeClaim of the
-job's namespace, which is mounted under the volumes root as `<root>/CLAIM/path`.
+`file:///abs/path` names a path inside the container (or on the laptop); `pvc://CLAIM/path` a path on a
+PersistentVolumeClaim of the job's namespace, which is mounted under the volumes root as `<root>/CLAIM/path`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ SUPPORTED_SCHEMES = ("file", "pvc")
 PLANNED_SCHEMES = ("s3", "gs", "az", "http", "https")
 
 Uri = Annotated[
-    str, StringConstraints(pattern=r"^(file:///|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/|$)|(s3|gs|az|https?)://[^/])", max_length=1024)
+    str,
+    StringConstraints(
+        pattern=r"^(file:///|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/|$)|(s3|gs|az|https?)://[^/])", max_length=1024
+    ),
 ]
 """Any location the contract knows; which of them a release acts on is said by `is_supported`."""
+SUPPORTED_URI_CEL = (
+    "(self.uri.startsWith('file://') || self.uri.startsWith('pvc://'))"
+    " && !self.uri.split('/').exists(part, part == '..')"
+)
+"""`is_supported` for the field `uri`, in CEL."""
 
 
 def is_supported(uri: str) -> bool:
