@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -12,12 +13,13 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from hack.kube import marked
-from hack.kube.controlplane import ControlPlaneError, eventually
+from hack.kube.controlplane import ControlPlaneError, eventually, write_secret
 from hack.kube.processes import Service, free_port
 
-MARK = "SNOWMELT_LOCAL_RAY"
+MARK = "LOCAL_RAY_OF_SNOWMELT"
 """Environment variable that everything of one Ray inherits, jobs and workers included."""
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 READY_WITHIN_S = 90.0
@@ -25,6 +27,8 @@ READY_WITHIN_S = 90.0
 
 class LocalRay:
     """`ray start --head` with ports and folders of its own; `dashboard_url` is where its Jobs API listens.
+
+    The API wants the bearer token in `token_file`.
 
     Raises:
         ControlPlaneError: from `start`, when Ray ends or its Jobs API does not answer within 90 s.
@@ -42,7 +46,12 @@ class LocalRay:
             f"--ray-client-server-port={free_port()}", f"--num-cpus={cpus}", "--num-gpus=0",
             f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={self._folder}",
         ]  # fmt: skip
-        environment = os.environ | dict(env or {}) | {"RAY_USAGE_STATS_ENABLED": "0", MARK: str(self._folder)}
+        # Anyone on this machine could otherwise submit jobs, that is, run commands as us.
+        self.token_file = write_secret(self._folder / "token", secrets.token_urlsafe(32))
+        authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
+        environment = (
+            os.environ | authentication | dict(env or {}) | {"RAY_USAGE_STATS_ENABLED": "0", MARK: str(self._folder)}
+        )
         self._service = Service("ray", command, log, env=environment)
 
     def __enter__(self) -> LocalRay:
@@ -74,13 +83,20 @@ class LocalRay:
         marked.kill(MARK, str(self._folder))
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job that Ray knows (GET /api/jobs/), submitted or not."""
+        headers = {"Authorization": f"Bearer {self.token_file.read_text()}"}
+        request = urllib.request.Request(f"{self.dashboard_url}/api/jobs/", headers=headers)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            jobs: list[dict[str, Any]] = json.load(answer)
+            return jobs
+
     def _answers(self) -> bool:
         if not self._service.runs:
             raise ControlPlaneError(
                 f"Ray ended; its log {self._service.log} closes with:\n{self._service.last_words()}"
             )
         try:
-            with urllib.request.urlopen(f"{self.dashboard_url}/api/jobs/", timeout=5) as answer:
-                return isinstance(json.load(answer), list)
+            return isinstance(self.jobs(), list)
         except (urllib.error.URLError, OSError, ValueError):
             return False

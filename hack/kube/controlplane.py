@@ -202,7 +202,7 @@ class ControlPlane:
 
     def _write_tokens(self) -> Path:
         lines = (f'{token},{user},{user},"{USERS[user]}"\n' for user, token in self._tokens.items())
-        return _write_secret(self.directory / "pki" / "tokens.csv", "".join(lines))
+        return write_secret(self.directory / "pki" / "tokens.csv", "".join(lines))
 
     def _write_kubeconfig(self, user: str) -> None:
         document = {
@@ -215,7 +215,7 @@ class ControlPlane:
             "contexts": [{"name": user, "context": {"cluster": "snowmelt", "user": user, "namespace": "default"}}],
             "current-context": user,
         }
-        _write_secret(self.kubeconfig(user), yaml.safe_dump(document, sort_keys=False))
+        write_secret(self.kubeconfig(user), yaml.safe_dump(document, sort_keys=False))
 
 
 def eventually(holds: Callable[[], bool], complaint: str, within_s: float = 30.0) -> None:
@@ -231,7 +231,8 @@ def eventually(holds: Callable[[], bool], complaint: str, within_s: float = 30.0
         time.sleep(0.1)
 
 
-def _write_secret(path: Path, text: str) -> Path:
+def write_secret(path: Path, text: str) -> Path:
+    """A file that its owner alone can read."""
     path.touch(mode=0o600)
     path.write_text(text)
     return path
