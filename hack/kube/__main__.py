@@ -23,7 +23,7 @@ def main() -> int:
         "command", choices=("binaries", "up", "down", "env"), help="get the binaries; start, end, or use one"
     )
     parser.add_argument(
-        "--directory", type=Path, default=REPOSITORY / ".demo" / "kube", help="where it lies (%(default)s)"
+        "--directory", type=Path, default=REPOSITORY / "out" / "kube", help="where it lies (%(default)s)"
     )
     options = parser.parse_args()
     try:
