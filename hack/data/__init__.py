@@ -1,0 +1,1 @@
+"""Data sets for examples and tests, written out as image folders. Not part of the distribution."""

@@ -1,0 +1,163 @@
+"""Datasets over sample sets, and loaders that can start at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from snowmelt_trainer.data.batches import epoch_order, evaluation_shard, shard, steps_per_epoch
+from snowmelt_trainer.data.samples import SampleSet
+from snowmelt_trainer.data.transforms import Draw, View
+from snowmelt_trainer.errors import RunError
+
+Sample = tuple[Tensor, int, int]
+"""Image (3, H, W) float32; label; sample id."""
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images (N, 3, H, W) float32; labels (N,) int64; sample ids (N,) int64. N may be 0."""
+
+CACHE_BYTES = 1 << 30
+"""Memory of one process that decoded images may fill."""
+MAX_PROCESSES = 8
+
+
+class ImageDataset(Dataset[Sample]):
+    """Samples as the network sees them: `dataset[i]` for evaluation, `dataset[Draw(i, stage, epoch)]` for training.
+
+    The squares of the first samples, as many as fit into `cache_bytes`, stay in memory once decoded, so a small data
+    set is decoded once. A cached sample is bit for bit the one that would be decoded again.
+    """
+
+    def __init__(self, samples: SampleSet, view: View, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.samples = samples
+        self.view = view
+        self._cacheable = cache_bytes // (3 * view.image_size**2)
+        self._squares: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | Draw) -> Sample:
+        """Raises RunError (CorruptImage, DataNotFound, DataUnreadable) when the file has changed since it was
+        inspected.
+        """
+        if isinstance(key, Draw):
+            return self.view.varied(self._square(key.sample), key), self.samples.labels[key.sample], key.sample
+        return self.view.plain(self._square(key)), self.samples.labels[key], key
+
+    def __getitems__(self, keys: Sequence[int | Draw]) -> list[Sample] | RunError:
+        """What DataLoader calls. A RunError is handed over as a value, because DataLoader would rebuild it from its
+        text alone.
+        """
+        try:
+            return [self[key] for key in keys]
+        except RunError as error:
+            return error
+
+    def collate(self, samples: list[Sample] | RunError) -> Batch | RunError:
+        """Samples as one batch, which may be empty."""
+        if isinstance(samples, RunError):
+            return samples
+        size = self.view.image_size
+        images = torch.stack([image for image, _, _ in samples]) if samples else torch.empty(0, 3, size, size)
+        return (
+            images,
+            torch.tensor([s[1] for s in samples], dtype=torch.int64),
+            torch.tensor([s[2] for s in samples], dtype=torch.int64),
+        )
+
+    def _square(self, sample: int) -> Tensor:
+        square = self._squares.get(sample)
+        if square is None:
+            square = self.view.square(self.samples.paths[sample])
+            if sample < self._cacheable:
+                self._squares[sample] = square
+        return square
+
+
+class TrainingLoader:
+    """One worker's share of the training epochs. Its processes, if any, live as long as it does: close it by letting
+    it go.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, *, seed: int, global_batch: int, rank: int, world: int, processes: int = 0
+    ) -> None:
+        self._samples = len(dataset)
+        self._seed, self._global_batch, self._rank, self._world = seed, global_batch, rank, world
+        self._steps = _Steps()
+        self._loader = _loader(dataset, self._steps, processes)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch, the same on every worker."""
+        return steps_per_epoch(self._samples, self._global_batch)
+
+    def epoch(self, stage: int, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from `start_step` on; they depend on no earlier call. Raises RunError as `ImageDataset`
+        does.
+        """
+        order = epoch_order(self._samples, seed=self._seed, stage=stage, epoch=epoch)
+        self._steps.draws = [
+            [Draw(i, stage, epoch) for i in shard(order, step, self._global_batch, self._rank, self._world).tolist()]
+            for step in range(start_step, self.steps)
+        ]
+        return _batches(self._loader)
+
+
+class EvaluationLoader:
+    """One worker's share of an evaluation: every sample once over all workers, none padded. May be iterated any
+    number of times.
+    """
+
+    def __init__(self, dataset: ImageDataset, *, batch: int, rank: int, world: int, processes: int = 0) -> None:
+        ids = list(evaluation_shard(len(dataset), rank, world))
+        self._loader = _loader(dataset, [ids[start : start + batch] for start in range(0, len(ids), batch)], processes)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises RunError as `ImageDataset` does."""
+        return _batches(self._loader)
+
+
+def loader_processes(cpus: float) -> int:
+    """How many processes load images for a worker that reserved `cpus`: one CPU is left for the training itself, so
+    none on a single CPU.
+    """
+    return max(0, min(int(cpus) - 1, MAX_PROCESSES))
+
+
+class _Steps:
+    """The batch sampler: what the next iteration is to load."""
+
+    def __init__(self) -> None:
+        self.draws: list[list[Draw]] = []
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.draws)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+
+def _loader(dataset: ImageDataset, batches: Iterable[list[int]] | _Steps, processes: int) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=dataset.collate,
+        num_workers=processes,
+        persistent_workers=processes > 0,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="forkserver"
+        if processes
+        else None,  # fork copies the locks of Ray's and torch's threads
+    )
+
+
+def _batches(loader: DataLoader[Any]) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, RunError):
+            raise batch
+        yield batch
