@@ -89,8 +89,8 @@ def _column(name: str, path: str, *, kind: str = "string", priority: int = 0) ->
 class _Dumper(yaml.SafeDumper):
     """No aliases: every part of the schema stands where it is read."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, _data: object) -> bool:
         return True
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+    def increase_indent(self, flow: bool = False, *_: object, **__: object) -> None:
         super().increase_indent(flow, False)

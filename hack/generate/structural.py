@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from hack.generate.enumdocs import member_docs
-from snowmelt_trainer.contract.base import Contract
+from snowmelt_trainer.contract.base import Contract, Rule, Transition
 
 Schema = dict[str, Any]
 VALIDATIONS = "x-kubernetes-validations"
@@ -38,9 +38,10 @@ def structural_schema(model: type[Contract], *, path: str, with_defaults: bool) 
 
 def validations(model: type[Contract]) -> list[Schema]:
     """The rules that the API server checks on the model."""
+    rules: tuple[Rule | Transition, ...] = (*model.rules, *model.transitions)
     return [
         {"rule": rule.cel, "message": rule.message, "fieldPath": f".{rule.field}", "reason": "FieldValueInvalid"}
-        for rule in (*model.rules, *model.transitions)
+        for rule in rules
     ]
 
 

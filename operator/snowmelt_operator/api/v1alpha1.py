@@ -345,7 +345,7 @@ class FineTuneJob(Contract):
             field="metadata.name",
             holds=lambda self: len(self.metadata.name) <= MAX_NAME_LENGTH,
             cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
-            message=f"metadata.name is too long: use at most {MAX_NAME_LENGTH} characters, names of RayJobs grow from it",
+            message=f"metadata.name is too long: use at most {MAX_NAME_LENGTH} characters",
         ),
         Rule(
             field="metadata.name",
@@ -357,8 +357,8 @@ class FineTuneJob(Contract):
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> FineTuneJob:
-        """A FineTuneJob from a manifest or from the API server, held to what the API server would take: names as in YAML,
-        no number where a string stands, and a null is as good as nothing.
+        """A FineTuneJob from a manifest or from the API server, held to what the API server would take: names as in
+        YAML, no string where a number belongs, and a null is as good as nothing.
 
         Raises:
             pydantic.ValidationError: with one entry for each problem.

@@ -31,7 +31,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Transition:
-    """A constraint over the change of one object, which only the API server can check: `cel` sees `self` and `oldSelf`."""
+    """A constraint over the change of an object, which the API server alone checks: `cel` sees `self` and `oldSelf`."""
 
     field: str
     cel: str
