@@ -118,6 +118,10 @@ class ControlPlane:
         """The kubeconfig of `user`, one of USERS."""
         return self.directory / f"{user}.kubeconfig"
 
+    def token(self, user: str = "admin") -> str:
+        """The bearer token of `user`."""
+        return self._tokens[user]
+
     def kubectl(self, *arguments: str | Path, user: str = "admin", stdin: str | None = None) -> str:
         """Run kubectl as `user` and return what it printed.
 
