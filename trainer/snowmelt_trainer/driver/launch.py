@@ -1,0 +1,93 @@
+"""Runs the training as one Ray Train run, on the Ray it is in or on one of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+
+from snowmelt_trainer.contract.progress import Progress
+from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.data.samples import TargetData
+from snowmelt_trainer.driver.failures import StopAtNamedFailure
+from snowmelt_trainer.driver.relay import relayed
+from snowmelt_trainer.driver.worker import Trained, train_worker
+
+MAX_WORKER_FAILURES = 3
+"""How often Ray Train starts the workers anew after one died, within one attempt; they resume from the newest
+checkpoint."""
+OBJECT_STORE_BYTES = 256 * 2**20
+_RAY_TRAIN_SETTINGS = {
+    # 60 s are too few for the first start on a node that still reads torch from its image.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # The end of a run, and a worker's death, are noticed at this pace.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+
+
+@contextmanager
+def connected(config: RunConfig) -> Iterator[None]:
+    """Connects to the Ray that RAY_ADDRESS names, as it does under the Ray Jobs API; where it names none, starts one on
+    the loopback interface with just the CPUs that the workers need, and stops it at the end."""
+    for name, value in _RAY_TRAIN_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level="WARNING", log_to_driver=False)
+    else:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(
+            address="local",
+            num_cpus=math.ceil(config.workers.replicas * config.workers.cpus),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level="WARNING",
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def train(config: RunConfig, data: TargetData, receive: Callable[[Progress], None]) -> Trained:
+    """Trains to the end; `receive` hears of the progress, in a thread of its own.
+
+    Raises:
+        ControllerError: holding the RunError that ended the run, or what the controller could not do.
+        WorkerGroupError: when the workers failed more often than MAX_WORKER_FAILURES.
+    """
+    workers = config.workers
+    with relayed(receive) as send, tempfile.TemporaryDirectory(prefix="snowmelt-ray-train-") as scratch:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"config": config.model_dump_json(by_alias=True), "data": data, "send": send},
+            torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=workers.replicas,
+                use_gpu=workers.gpus > 0,
+                resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
+            ),
+            # Ray's own storage holds nothing of ours (see training/checkpoint.py). It is a new folder each time,
+            # because a second run
+            # with the same folder and name would silently resume from what the first left there.
+            run_config=RayRunConfig(
+                name=f"{config.job.uid}-a{config.job.attempt}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
+                callbacks=[StopAtNamedFailure()],
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        return Trained.model_validate_json(trainer.fit().return_value)

@@ -1,0 +1,189 @@
+"""What each Ray Train worker runs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from ray import train
+from ray.train.torch import get_device
+from torch import nn
+
+from snowmelt_trainer.backbones import BuiltBackbone, build_backbone, model_config
+from snowmelt_trainer.contract.base import Contract
+from snowmelt_trainer.contract.data import Augmentation
+from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.contract.progress import DataStatus, Metrics
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, TrainingLoader, loader_processes
+from snowmelt_trainer.data.samples import SampleSet, TargetData
+from snowmelt_trainer.data.transforms import View, resolve
+from snowmelt_trainer.driver.failures import sendable_errors
+from snowmelt_trainer.driver.layout import Layout, fingerprint
+from snowmelt_trainer.driver.relay import Sender
+from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.stages import GroupInfo, plan_stages
+from snowmelt_trainer.training.checkpoint import CheckpointStore
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.evaluate import evaluate
+from snowmelt_trainer.training.precision import choose_precision
+from snowmelt_trainer.training.rig import Reporter, Rig
+from snowmelt_trainer.training.state import RunState, as_metrics, deciding_metric
+from snowmelt_trainer.training.walk import walk
+
+MAX_EVALUATION_BATCH = 256
+MAX_WARNINGS, MAX_WARNING = 8, 256
+"""As the contract's Progress bounds them."""
+
+
+class Trained(Contract):
+    """What the leading worker returns when all stages are done. The weights lie in the checkpoint `checkpoint`."""
+
+    reason: Reason
+    checkpoint: str
+    state: RunState
+    validation: Metrics
+    test: Metrics
+    precision: Precision
+    """The one that was chosen."""
+    augmentation: Augmentation
+    """The level that was used."""
+    model: dict[str, Any]
+    """The content of model.json."""
+
+
+def train_worker(payload: dict[str, Any]) -> str:
+    """Ray Train's training function. `payload` has `config` (RunConfig as JSON), `data` (TargetData) and `send` (a
+    Sender).
+
+    Returns `Trained` as JSON, the same on every worker.
+
+    Raises:
+        RunError, UnforeseenError: and nothing else.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with sendable_errors():
+        config = RunConfig.model_validate_json(payload["config"])
+        torch.set_num_threads(max(1, int(config.workers.cpus)))
+        context = train.get_context()
+        world = World(context.get_world_rank(), context.get_world_size(), get_device())
+        return fine_tune(config, payload["data"], world, payload["send"]).model_dump_json(by_alias=True)
+
+
+def fine_tune(config: RunConfig, data: TargetData, world: World, send: Sender) -> Trained:
+    """Builds the backbone, walks the stages, and measures the delivered model once on the test data.
+
+    Raises:
+        RunError: whatever ends the run for a reason that its owner can act on.
+    """
+    backbone = build_backbone(
+        config.backbone,
+        num_classes=len(data.classes),
+        dropout=config.optimization.regularization.dropout,
+        seed=config.optimization.seed,
+        volumes_root=config.volumes_root,
+        image_size=config.data.image_size,
+    )
+    backbone.model.to(world.device)
+    rig = _rig(config, data, world, send, backbone)
+    walked = walk(rig)
+    test: Metrics = {}
+    if data.test is not None:
+        loader = _evaluation_loader(config, data.test, world, backbone)
+        counts = evaluate(rig.model, loader, classes=len(data.classes), world=world, precision=rig.precision)
+        test = as_metrics(counts.values)
+    return Trained(
+        reason=walked.reason,
+        checkpoint=walked.best.checkpoint,
+        state=walked.state,
+        validation=as_metrics(walked.best.values),
+        test=test,
+        precision=rig.precision,
+        augmentation=resolve(config.data.augmentation, len(data.train)),
+        model=model_config(config.backbone.architecture, data.classes, backbone.preprocessing, config.data.image_size),
+    )
+
+
+def _rig(config: RunConfig, data: TargetData, world: World, send: Sender, backbone: BuiltBackbone) -> Rig:
+    plan = plan_stages(
+        config.unfreezing,
+        config.optimization,
+        [GroupInfo(group.name, group.parameter_count, group.modules) for group in backbone.groups],
+    )
+    train_loader = TrainingLoader(
+        ImageDataset(data.train, _view(config, backbone, resolve(config.data.augmentation, len(data.train)))),
+        seed=config.optimization.seed,
+        global_batch=config.optimization.batch_size,
+        rank=world.rank,
+        world=world.size,
+        processes=loader_processes(config.workers.cpus),
+    )
+    reporter = Reporter(
+        plan=plan,
+        metric=deciding_metric(config.unfreezing.target),
+        steps_per_epoch=train_loader.steps,
+        data=DataStatus(
+            classes=len(data.classes),
+            train=len(data.train),
+            validation=len(data.validation),
+            test=len(data.test) if data.test else 0,
+            duplicates_across_splits=data.duplicates_across_splits,
+        ),
+        warnings=tuple(warning[:MAX_WARNING] for warning in data.warnings[:MAX_WARNINGS]),
+        send=send,
+    )
+    rig = Rig(
+        config=config,
+        model=backbone.model,
+        groups=backbone.groups,
+        plan=plan,
+        classes=len(data.classes),
+        samples=len(data.train),
+        train=train_loader,
+        validation=_evaluation_loader(config, data.validation, world, backbone),
+        world=world,
+        precision=choose_precision(config.optimization.precision, world),
+        fingerprint=fingerprint(config),
+        store=CheckpointStore(Layout.of(config).checkpoints),
+        reporter=reporter,
+    )
+    _require_enough_images(rig)
+    return rig
+
+
+def _require_enough_images(rig: Rig) -> None:
+    """Each worker needs an image in every step, and two where BatchNorm computes statistics over them."""
+    fewest = min(rig.images_in(step) for step in range(rig.train.steps)) // rig.world.size
+    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in rig.model.modules())
+    needed = 2 if has_batch_norm else 1
+    if fewest < needed:
+        raise RunError(
+            Reason.INVALID_CONFIG,
+            f"spec.optimization.batchSize {rig.config.optimization.batch_size} over {rig.world.size} workers and "
+            f"{rig.samples} training images leaves a worker {fewest} images in a step, and it needs {needed}: "
+            "raise batchSize or lower spec.workers.replicas",
+        )
+
+
+def _evaluation_loader(
+    config: RunConfig, samples: SampleSet, world: World, backbone: BuiltBackbone
+) -> EvaluationLoader:
+    share = max(1, config.optimization.batch_size // world.size)
+    return EvaluationLoader(
+        ImageDataset(samples, _view(config, backbone, Augmentation.NONE)),
+        batch=min(share, MAX_EVALUATION_BATCH),
+        rank=world.rank,
+        world=world.size,
+        processes=loader_processes(config.workers.cpus),
+    )
+
+
+def _view(config: RunConfig, backbone: BuiltBackbone, augmentation: Augmentation) -> View:
+    return View(
+        image_size=config.data.image_size,
+        preprocessing=backbone.preprocessing,
+        augmentation=augmentation,
+        seed=config.optimization.seed,
+    )

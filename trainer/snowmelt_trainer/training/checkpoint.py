@@ -1,0 +1,168 @@
+"""Checkpoints: written whole or not at all, found again by a new worker group and by a new attempt.
+
+They go straight to the output's storage, not through `ray.train.report(checkpoint=…)`, because a new attempt is a new
+Ray cluster that must find them by the job's uid, choose the newest sound one itself, and keep the best one however old
+it is; Ray's own bookkeeping is tied to one Ray Train run (and a second run of the same name resumes from it silently),
+report() stops every worker until the slowest has reported, and the upload would copy the files once more.
+
+One checkpoint is a directory `<name>/` of `model.safetensors`, `optimizer.pt` (tensors and numbers: loaded with
+weights_only=True), `state.json` (a RunState) and `manifest.json` (the SHA-256 of the others). It is written beside,
+flushed, and renamed into place. At reading, one whose files do not match its manifest is passed over and the one before
+it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.state import RunState
+from snowmelt_trainer.training.storage import storage_errors, sync_directory, write_file
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+"""How many of the newest checkpoints stay, besides the best ones that they refer to."""
+MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
+_WRITING = ".writing"
+
+
+def checkpoint_name(stage: int, epoch: int, step: int) -> str:
+    """A name that sorts in the order of training: stage from 1, finished epochs, optimizer steps into the next."""
+    return f"s{stage:03d}-e{epoch:05d}-b{step:07d}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A sound checkpoint, read into memory."""
+
+    name: str
+    state: RunState
+    model: bytes
+    optimizer: bytes
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in one directory. Only the leading worker uses it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def write(self, name: str, model: bytes, optimizer: bytes, state: RunState) -> None:
+        """Adds a checkpoint (replacing one of the same name, which can only be damaged or identical), and removes those
+        no longer needed.
+
+        Raises:
+            RunError: StorageFull, OutputUnwritable.
+        """
+        files = {MODEL: model, OPTIMIZER: optimizer, STATE: state.model_dump_json(by_alias=True).encode()}
+        files[MANIFEST] = json.dumps({file: hashlib.sha256(data).hexdigest() for file, data in files.items()}).encode()
+        beside = self.directory / f"{_WRITING}-{name}"
+        with storage_errors(self.directory):
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            for file, data in files.items():
+                write_file(beside / file, data)
+            sync_directory(beside)
+            if (self.directory / name).exists():
+                shutil.rmtree(self.directory / name)
+            beside.rename(self.directory / name)
+            sync_directory(self.directory)
+        self._prune(state)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is sound, together with the best one it refers to; None when there is none."""
+        for name in reversed(self._names()):
+            checkpoint = self.read(name)
+            if checkpoint is None:
+                continue
+            best = checkpoint.state.best
+            if best is None or best.checkpoint == name or self.read(best.checkpoint) is not None:
+                return checkpoint
+            log.warning("checkpoint %s is passed over: the best one before it, %s, is damaged", name, best.checkpoint)
+        return None
+
+    def read(self, name: str) -> Checkpoint | None:
+        """A checkpoint by name; None, with a warning in the log, when it is missing or damaged."""
+        directory = self.directory / name
+        try:
+            manifest = json.loads((directory / MANIFEST).read_bytes())
+            files = {file: (directory / file).read_bytes() for file in (MODEL, OPTIMIZER, STATE)}
+            damaged = [file for file, data in files.items() if hashlib.sha256(data).hexdigest() != manifest.get(file)]
+            if damaged:
+                log.warning("checkpoint %s is passed over: %s differs from its manifest", directory, ", ".join(damaged))
+                return None
+            state = RunState.model_validate_json(files[STATE])
+        except (OSError, ValueError, AttributeError, ValidationError) as error:
+            log.warning("checkpoint %s is passed over: %s", directory, error)
+            return None
+        return Checkpoint(name, state, files[MODEL], files[OPTIMIZER])
+
+    def _names(self) -> list[str]:
+        with storage_errors(self.directory):
+            if not self.directory.is_dir():
+                return []
+            return sorted(
+                entry.name for entry in self.directory.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+            )
+
+    def _prune(self, newest: RunState) -> None:
+        names = self._names()
+        kept = set(names[-KEEP:])
+        for name in names[-KEEP:-1]:
+            older = self.read_state(name)
+            if older is not None and older.best is not None:
+                kept.add(older.best.checkpoint)
+        if newest.best is not None:
+            kept.add(newest.best.checkpoint)
+        for name in names:
+            if name not in kept:
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+
+    def read_state(self, name: str) -> RunState | None:
+        """A checkpoint's state alone, unchecked; None when it cannot be read."""
+        try:
+            return RunState.model_validate_json((self.directory / name / STATE).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+def best_is_gone(directory: Path) -> RunError:
+    """What to raise when the best checkpoint cannot be read any more; a new attempt goes on from an earlier one."""
+    return RunError(Reason.OUTPUT_UNWRITABLE, f"{directory}: the best checkpoint was damaged or removed during the run")
+
+
+def pack_model(model: torch.nn.Module) -> bytes:
+    """All parameters and buffers as safetensors."""
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def unpack_model(model: torch.nn.Module, data: bytes) -> None:
+    """Loads what `pack_model` packed into a model of the same shape."""
+    model.load_state_dict(load_tensors(data))
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
+    """The optimizer's state: tensors and numbers only."""
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    return buffer.getvalue()
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, data: bytes) -> None:
+    """Loads what `pack_optimizer` packed into an optimizer over the same parameter groups."""
+    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    optimizer.load_state_dict(state)

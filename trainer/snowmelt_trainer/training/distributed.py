@@ -1,0 +1,105 @@
+"""What the workers of one run do together. With one worker, or outside a process group, all of it is local."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.errors import RunError
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker's place among the workers."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes the checkpoints and reports progress."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum over all workers, in place; `values` lies on this worker's device."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def minimum(self, value: int) -> int:
+        """The smallest of the workers' values."""
+        tensor = torch.tensor(value, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        return int(tensor.item())
+
+    def gather(self, text: str) -> tuple[str, ...]:
+        """Every worker's text, by rank."""
+        if self.size == 1:
+            return (text,)
+        texts: list[str] = [""] * self.size
+        dist.all_gather_object(texts, text)
+        return tuple(texts)
+
+    def from_leader(self, data: bytes) -> bytes:
+        """The leader's bytes, on every worker (so that the output storage need only be visible to the leader)."""
+        if self.size == 1:
+            return data
+        length = torch.tensor(len(data), device=self.device)
+        dist.broadcast(length, src=0)
+        buffer = torch.empty(int(length.item()), dtype=torch.uint8, device=self.device)
+        if self.leads:
+            buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(buffer, src=0)
+        return buffer.cpu().numpy().tobytes()
+
+
+def average_buffers(model: nn.Module, world: World) -> None:
+    """Gives every worker the mean of the workers' floating-point buffers (BatchNorm's running statistics) of modules in
+    training mode.
+
+    In training they do not influence the gradients, so averaging them when they are needed (evaluation, checkpoint)
+    costs less than DistributedDataParallel's broadcast in every step, and loses no worker's share. Frozen modules are
+    in eval mode and stay untouched.
+    """
+    if world.size == 1:
+        return
+    for module in model.modules():
+        if module.training:
+            for buffer in module.buffers(recurse=False):
+                if buffer.is_floating_point():
+                    world.sum(buffer).div_(world.size)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over the names and the bytes of all parameters and buffers."""
+    sha256 = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        sha256.update(name.encode())
+        sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
+
+
+def agreed_digests(model: nn.Module, world: World, moment: str) -> tuple[str, ...]:
+    """Each worker's digest of the model, by rank.
+
+    Raises:
+        RunError: InternalError on every worker when the digests differ: they would train different models from here on.
+    """
+    digests = world.gather(digest(model))
+    if len(set(digests)) > 1:
+        raise RunError(Reason.INTERNAL_ERROR, f"the workers' weights differ {moment}: {_brief(digests)}")
+    return digests
+
+
+def _brief(digests: Sequence[str]) -> str:
+    return ", ".join(f"rank {rank} {text[:12]}" for rank, text in enumerate(digests))

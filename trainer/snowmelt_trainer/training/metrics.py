@@ -1,0 +1,43 @@
+"""Figures of merit, computed from exact counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from snowmelt_trainer.contract.unfreezing import Metric
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one pass over a data set found, over all workers: each sample counted once.
+
+    `correct[c]` and `total[c]` count the samples of class c; `loss_sum` is the sum of the samples' cross-entropies.
+    """
+
+    correct: tuple[int, ...]
+    total: tuple[int, ...]
+    loss_sum: float
+
+    @property
+    def values(self) -> dict[Metric, float]:
+        """accuracy; balancedAccuracy (mean recall of the classes that occur, Brodersen et al. 2010); loss (mean
+        cross-entropy)."""
+        samples = sum(self.total)
+        recalls = [right / of for right, of in zip(self.correct, self.total, strict=True) if of]
+        return {
+            Metric.ACCURACY: sum(self.correct) / samples,
+            Metric.BALANCED_ACCURACY: math.fsum(recalls) / len(recalls),
+            Metric.LOSS: self.loss_sum / samples,
+        }
+
+
+def improves(metric: Metric, value: float, on: float | None, min_delta: float = 0.0) -> bool:
+    """Whether `value` is better than `on` by more than `min_delta`. Anything improves on nothing; NaN improves on
+    nothing at all."""
+    if math.isnan(value):
+        return False
+    if on is None:
+        return True
+    gain = on - value if metric is Metric.LOSS else value - on
+    return gain > min_delta

@@ -1,0 +1,57 @@
+"""Optimizers, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
+
+MOMENTUM = 0.9
+WARM_UP = 0.25
+"""Share of a OneCycle stage in which the rate rises, as in fastai's fit_one_cycle."""
+FIRST, LAST = 1 / 25, 1e-4
+"""OneCycle begins and ends at these shares of the peak; Cosine ends at the last (torch.optim.lr_scheduler.OneCycleLR's
+order of magnitude)."""
+PEAK = "peak_lr"
+
+
+def rate_factor(schedule: Schedule, step: int, total: int) -> float:
+    """The learning rate of optimizer step `step` (from 0) of a stage of `total` steps, as a share of the peak, in (0,
+    1].
+
+    OneCycle (Smith and Topin 2019, arXiv 1708.07120) rises and falls along a cosine; Cosine falls from the peak;
+    Constant stays there.
+    """
+    if schedule is Schedule.CONSTANT:
+        return 1.0
+    rise = int(WARM_UP * total) if schedule is Schedule.ONE_CYCLE else 0
+    if step < rise:
+        return _cosine(FIRST, 1.0, step / rise)
+    return _cosine(1.0, LAST, (step - rise) / max(1, total - 1 - rise))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+def build_optimizer(
+    name: OptimizerName, groups: Sequence[dict[str, Any]], device: torch.device
+) -> torch.optim.Optimizer:
+    """An optimizer over torch parameter groups, each with its own peak `lr` and `weight_decay`; fused where torch has
+    the kernel."""
+    for group in groups:
+        group[PEAK] = group["lr"]
+    fused = device.type in {"cuda", "cpu"}
+    if name is OptimizerName.SGD:
+        return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, fused=fused)
+    return torch.optim.AdamW(groups, fused=fused)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets each group's learning rate to its peak times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group[PEAK] * factor

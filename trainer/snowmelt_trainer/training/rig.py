@@ -1,0 +1,109 @@
+"""What stays the same from the first stage of a run to its last, on one worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from torch import nn
+
+from snowmelt_trainer.backbones import LayerGroup
+from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.contract.progress import CheckpointStatus, DataStatus, Progress
+from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.contract.unfreezing import Metric
+from snowmelt_trainer.data.batches import global_step
+from snowmelt_trainer.data.loading import EvaluationLoader, TrainingLoader
+from snowmelt_trainer.stages import Stage
+from snowmelt_trainer.training.checkpoint import CheckpointStore
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.snapshot import Pace, snapshot
+from snowmelt_trainer.training.state import RunState, deciding_metric
+
+REPORT_EVERY_SECONDS = 1.0
+
+
+@dataclass
+class Reporter:
+    """Sends snapshots of the run; only the leading worker has one that `send`s anywhere."""
+
+    plan: tuple[Stage, ...]
+    metric: Metric
+    steps_per_epoch: int
+    data: DataStatus
+    warnings: tuple[str, ...]
+    send: Callable[[Progress], None]
+    clock: Callable[[], float] = time.monotonic
+    pace: Pace = field(default_factory=Pace)
+    checkpoint: CheckpointStatus | None = None
+    _due: float = float("-inf")
+
+    def step(self, state: RunState, samples: int) -> None:
+        """After an optimizer step: says so at most once a second. Costs a look at the clock, and never waits for the
+        device."""
+        now = self.clock()
+        if now < self._due:
+            return
+        self.pace.add(now, samples)
+        self.report(state)
+
+    def kept(self, state: RunState) -> None:
+        """A checkpoint of `state` lies in storage."""
+        self.checkpoint = CheckpointStatus(
+            stage=state.stage + 1,
+            epoch=state.epoch,
+            step=state.epoch * self.steps_per_epoch + state.step,
+            time=datetime.now(UTC),
+        )
+        self.report(state)
+
+    def report(self, state: RunState) -> None:
+        """Says at once where the run stands."""
+        self._due = self.clock() + REPORT_EVERY_SECONDS
+        self.send(
+            snapshot(
+                self.plan,
+                state,
+                self.metric,
+                steps_per_epoch=self.steps_per_epoch,
+                samples_per_second=self.pace.samples_per_second,
+                checkpoint=self.checkpoint,
+                data=self.data,
+                warnings=self.warnings,
+                now=datetime.now(UTC),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Model, plan, data and the places that a run writes to."""
+
+    config: RunConfig
+    model: nn.Module
+    groups: tuple[LayerGroup, ...]
+    plan: tuple[Stage, ...]
+    classes: int
+    samples: int
+    """Training images."""
+    train: TrainingLoader
+    validation: EvaluationLoader
+    """This worker's unpadded share of the validation data."""
+    world: World
+    precision: Precision
+    fingerprint: str
+    store: CheckpointStore
+    reporter: Reporter
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def metric(self) -> Metric:
+        """What decides which weights are best."""
+        return deciding_metric(self.config.unfreezing.target)
+
+    def images_in(self, step: int) -> int:
+        """Images in step `step` of any epoch, over all workers."""
+        return len(global_step(np.arange(self.samples), step, self.config.optimization.batch_size))

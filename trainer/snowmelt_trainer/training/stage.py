@@ -1,0 +1,204 @@
+"""One stage: the frozen prefix runs forward only, the suffix is trained, every epoch is evaluated and kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from snowmelt_trainer.backbones import parameter_groups, set_stage, split_at, train_mode
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.data.loading import Batch
+from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.checkpoint import checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
+from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
+from snowmelt_trainer.training.evaluate import evaluate
+from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, set_rate
+from snowmelt_trainer.training.precision import autocast
+from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.seeding import seed_dropout
+from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_second
+
+MAX_GRADIENT_NORM = 5.0
+"""Gradients are scaled down to this global norm: far above that of ordinary steps, it only tames a freak batch."""
+CHECK_EVERY_STEPS = 100
+"""How often the loss is looked at between the ends of epochs, to end a diverged run early; each look waits for the
+device once."""
+
+
+class StageTraining:
+    """Trains one stage, from its beginning or from a checkpoint within it.
+
+    The network is cut where the first trained group begins, and DistributedDataParallel is built anew around the suffix
+    alone: it decides at construction which parameters it synchronises, and would let workers drift apart silently if
+    some were unfrozen later.
+    """
+
+    def __init__(self, rig: Rig, state: RunState, optimizer_state: bytes) -> None:
+        self.rig, self.state = rig, state
+        self.stage = rig.plan[state.stage]
+        optimization = rig.config.optimization
+        set_stage(rig.model, rig.groups, self.stage.trainable)
+        first = min(index for index, group in enumerate(rig.groups) if group.name in self.stage.trainable)
+        cut = split_at(rig.model, rig.groups, first, rig.config.data.image_size)
+        self.prefix = cut.prefix
+        self.network = self._replicated(cut.suffix)
+        self.optimizer = build_optimizer(
+            optimization.optimizer,
+            parameter_groups(rig.model, rig.groups, self.stage, optimization.regularization.weight_decay),
+            rig.world.device,
+        )
+        if optimizer_state:
+            unpack_optimizer(self.optimizer, optimizer_state)
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
+        self.total_steps = self.stage.max_epochs * rig.train.steps
+        self.loss = torch.zeros((), dtype=torch.float64, device=rig.world.device)
+
+    def _replicated(self, suffix: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self.rig.world.size == 1:
+            return suffix
+        device = self.rig.world.device
+        return DistributedDataParallel(
+            suffix,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+
+    def run(self) -> RunState:
+        """Trains until the stage ends.
+
+        Raises:
+            RunError: Diverged, on every worker; StorageFull or OutputUnwritable, on the leading one.
+        """
+        while self.state.ended is None:
+            self._train_epoch()
+            self._finish_epoch()
+        return self.state
+
+    def _train_epoch(self) -> None:
+        rig, state = self.rig, self.state
+        train_mode(rig.model, rig.groups, self.stage.trainable)
+        self.loss.fill_(state.loss_sum if rig.world.leads else 0.0)
+        every = rig.config.optimization.checkpoint_every_steps
+        self._timed_from = rig.clock()
+        rig.reporter.pace.restart()
+        for step, batch in enumerate(
+            rig.train.epoch(state.stage, state.epoch, start_step=state.step), start=state.step
+        ):
+            self._step(step, batch)
+            done = step + 1
+            self._count(done, self.sizes[step])
+            if done == rig.train.steps:
+                break
+            if every is not None and (state.epoch * rig.train.steps + done) % every == 0:
+                self._checkpoint_within_epoch()
+            elif done % CHECK_EVERY_STEPS == 0:
+                self._loss_sum()
+
+    def _step(self, step: int, batch: Batch) -> None:
+        rig, state = self.rig, self.state
+        device, optimization = rig.world.device, rig.config.optimization
+        images, labels = batch[0].to(device, non_blocking=True), batch[1].to(device, non_blocking=True)
+        seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
+        set_rate(
+            self.optimizer, rate_factor(optimization.schedule, state.epoch * rig.train.steps + step, self.total_steps)
+        )
+        with autocast(rig.precision, device):
+            if self.prefix is not None:
+                with torch.no_grad():
+                    images = self.prefix(images)
+            logits = self.network(images)
+        loss = functional.cross_entropy(
+            logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing
+        )
+        # DDP averages over the workers, whose shares may differ in size: this makes the result the mean over the global
+        # batch.
+        (loss * (rig.world.size / self.sizes[step])).backward()
+        nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss += loss.detach()
+
+    def _count(self, steps: int, samples: int) -> None:
+        now = self.rig.clock()
+        spent = now - self._timed_from
+        self._timed_from = now
+        self.state = self.state.model_copy(
+            update={
+                "step": steps,
+                "samples": self.state.samples + samples,
+                "stage_seconds": self.state.stage_seconds + spent,
+                "train_seconds": self.state.train_seconds + spent,
+            }
+        )
+        if self.rig.world.leads:
+            self.rig.reporter.step(self.state, self.state.samples)
+
+    def _loss_sum(self) -> float:
+        """The sum of the epoch's losses so far over all workers; waits for the device.
+
+        Raises:
+            RunError: Diverged, on every worker.
+        """
+        total = float(self.rig.world.sum(self.loss.clone()).item())
+        if not math.isfinite(total):
+            state = self.state
+            raise RunError(
+                Reason.DIVERGED,
+                f"the training loss became NaN or infinite in stage {state.stage + 1} ({self.stage.name}), "
+                f"epoch {state.epoch + 1}, by step {state.step}: lower spec.optimization.learningRate",
+            )
+        return total
+
+    def _checkpoint_within_epoch(self) -> None:
+        total = self._loss_sum()
+        average_buffers(self.rig.model, self.rig.world)
+        self._write(self.state.model_copy(update={"loss_sum": total}))
+
+    def _finish_epoch(self) -> None:
+        rig, stage = self.rig, self.stage
+        total = self._loss_sum()
+        average_buffers(rig.model, rig.world)
+        counts = evaluate(rig.model, rig.validation, classes=rig.classes, world=rig.world, precision=rig.precision)
+        now = rig.clock()
+        spent, self._timed_from = now - self._timed_from, now
+        before = self.state.model_copy(update={"stage_seconds": self.state.stage_seconds + spent})
+        name = checkpoint_name(before.stage + 1, before.epoch + 1, 0)
+        unfreezing = rig.config.unfreezing
+        state = after_epoch(
+            before,
+            counts,
+            limits=unfreezing.stage,
+            max_epochs=stage.max_epochs,
+            target=unfreezing.target,
+            checkpoint=name,
+        )
+        record = Epoch(
+            stage=state.stage + 1,
+            name=stage.name,
+            epoch=state.epoch,
+            step=state.epoch * rig.train.steps,
+            train_loss=total / rig.samples,
+            validation=counts.values,
+            seconds=round(state.stage_seconds, 3),
+            samples_per_second=per_second(state.samples, state.train_seconds),
+            ended=state.ended,
+            weights=agreed_digests(rig.model, rig.world, f"after stage {state.stage + 1} ({stage.name})")
+            if state.ended
+            else (),
+        )
+        self.state = state.model_copy(update={"history": (*state.history, record)})
+        self._write(self.state)
+
+    def _write(self, state: RunState) -> None:
+        if not self.rig.world.leads:
+            return
+        name = checkpoint_name(state.stage + 1, state.epoch, state.step)
+        self.rig.store.write(name, pack_model(self.rig.model), pack_optimizer(self.optimizer), state)
+        self.rig.reporter.kept(state)

@@ -1,0 +1,87 @@
+"""From stage to stage: train, evaluate, stop when the target is met, unfreeze more when it is not."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.checkpoint import best_is_gone, unpack_model
+from snowmelt_trainer.training.distributed import agreed_digests
+from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.stage import StageTraining
+from snowmelt_trainer.training.state import Best, RunState, StageEnd, close_stage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """How the stages ended. The model holds the best weights, which lie in the checkpoint `best.checkpoint`."""
+
+    reason: Reason
+    """TargetMet or StagesCompleted."""
+    state: RunState
+    best: Best
+
+
+def walk(rig: Rig) -> Walked:
+    """Trains the stages that are still to be trained, each from the best weights so far.
+
+    Raises:
+        RunError: InvalidConfig when the checkpoints belong to another configuration; Diverged; StorageFull;
+            OutputUnwritable.
+    """
+    state, optimizer = _resume(rig)
+    target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
+    while state.stage < len(rig.plan) and not target_met:
+        stage = rig.plan[state.stage]
+        agreed_digests(rig.model, rig.world, f"before stage {state.stage + 1} ({stage.name})")
+        if state.ended is None:
+            log.info(
+                "stage %d/%d %s: training %s", state.stage + 1, len(rig.plan), stage.name, ", ".join(stage.trainable)
+            )
+            if rig.world.leads:
+                rig.reporter.report(state)
+            state = StageTraining(rig, state, optimizer).run()
+        target_met = state.ended is StageEnd.TARGET_MET
+        state, optimizer = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters), b""
+        _restore_best(rig, state)
+    if state.best is None:
+        raise RunError(Reason.INTERNAL_ERROR, "the plan has no stages")
+    return Walked(Reason.TARGET_MET if target_met else Reason.STAGES_COMPLETED, state, state.best)
+
+
+def _resume(rig: Rig) -> tuple[RunState, bytes]:
+    """The state to go on from and the optimizer's, with the checkpoint's weights in the model; a new state when there
+    is no checkpoint.
+
+    The leading worker reads, and sends to the others, so that only it needs to see the storage, and all decide alike.
+    """
+    found = rig.store.newest() if rig.world.leads else None
+    text = rig.world.from_leader(found.state.model_dump_json(by_alias=True).encode() if found else b"")
+    if not text:
+        return RunState(fingerprint=rig.fingerprint), b""
+    state = RunState.model_validate_json(text)
+    if state.fingerprint != rig.fingerprint:
+        raise RunError(
+            Reason.INVALID_CONFIG,
+            f"{rig.store.directory} holds checkpoints of another configuration of this run: "
+            "remove that folder, or give the run another output.uri",
+        )
+    unpack_model(rig.model, rig.world.from_leader(found.model if found else b""))
+    optimizer = rig.world.from_leader(found.optimizer if found else b"")
+    log.info("resuming in stage %d after %d epochs and %d steps", state.stage + 1, state.epoch, state.step)
+    if rig.world.leads and found:
+        rig.reporter.kept(state)
+    return state, optimizer
+
+
+def _restore_best(rig: Rig, state: RunState) -> None:
+    name = state.best.checkpoint if state.best else ""
+    found = rig.store.read(name) if rig.world.leads else None
+    data = rig.world.from_leader(found.model if found else b"")
+    if not data:
+        raise best_is_gone(rig.store.directory / name)
+    unpack_model(rig.model, data)
