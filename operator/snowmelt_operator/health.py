@@ -139,6 +139,7 @@ def _verdict(problems: tuple[str, ...]) -> tuple[int, str, bytes]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
