@@ -7,7 +7,16 @@ from typing import Any
 import yaml
 
 from hack.generate.structural import VALIDATIONS, structural_schema, validations
-from snowmelt_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION, FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import (
+    GROUP,
+    KIND,
+    NAME_RULES,
+    PLURAL,
+    VERSION,
+    FineTuneJob,
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+)
 
 HEADER = "# Generated from operator/snowmelt_operator/api by `make generate`. Do not edit.\n"
 WIDE = 1
@@ -61,7 +70,7 @@ def _root() -> dict[str, Any]:
             "spec": structural_schema(FineTuneJobSpec, path="spec", with_defaults=True),
             "status": structural_schema(FineTuneJobStatus, path="status", with_defaults=False),
         },
-        VALIDATIONS: validations(FineTuneJob),
+        VALIDATIONS: validations(NAME_RULES, under=".metadata"),
     }
 
 

@@ -8,13 +8,20 @@ from typing import Any
 from hack.generate.enumdocs import member_docs
 from hack.generate.structural import INT_OR_STRING, VALIDATIONS, structural_schema, validations
 from snowmelt_operator.api.conditions import ConditionType
-from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import (
+    API_VERSION,
+    KIND,
+    NAME_RULES,
+    FineTuneJob,
+    FineTuneJobSpec,
+    FineTuneJobStatus,
+)
 from snowmelt_trainer.contract.reasons import Reason
 
 Schema = dict[str, Any]
 LONG_ENUM = 12
 INTRODUCTION = f"""\
-<!-- Generated from the types in snowmelt_operator.api and snowmelt_trainer.contract by `make generate`. Do not edit. -->
+<!-- Generated from snowmelt_operator.api and snowmelt_trainer.contract by `make generate`. Do not edit. -->
 
 # {KIND}, {API_VERSION}
 
@@ -43,15 +50,16 @@ def reference_markdown() -> str:
     """The whole document."""
     parts = [
         INTRODUCTION,
-        _rules(validations(FineTuneJob)),
+        _rules(validations(NAME_RULES, under=".metadata")),
         *_objects("spec", structural_schema(FineTuneJobSpec, path="spec", with_defaults=True)),
         *_objects("status", structural_schema(FineTuneJobStatus, path="status", with_defaults=False)),
         "## Conditions\n",
         "`kubectl wait --for=condition=Complete finetunejob/NAME` waits for one of them.\n",
-        _table(("Condition", "When it is True"), member_docs(ConditionType).items()),
+        _table(("Condition", "When True"), member_docs(ConditionType).items()),
         "## Why a run ended\n",
-        "Reasons that the trainer gives; they become the reason of condition Complete or Failed. A reason that another\n"
-        "attempt can help with is retried up to `spec.backoffLimit` times.\n",
+        "Reasons that the trainer gives; they become the reason of condition Complete or Failed. Where another attempt\n"
+        "can help, it is made, up to `spec.backoffLimit` times. The operator's own reasons are in"
+        " [reasons.md](reasons.md).\n",
         _table(("Reason", "Meaning", "Retried"), _reasons()),
     ]
     return "\n".join(part for part in parts if part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -36,11 +37,10 @@ def structural_schema(model: type[Contract], *, path: str, with_defaults: bool) 
     return _object(document, definitions, path=path, with_defaults=with_defaults)
 
 
-def validations(model: type[Contract]) -> list[Schema]:
-    """The rules that the API server checks on the model."""
-    rules: tuple[Rule | Transition, ...] = (*model.rules, *model.transitions)
+def validations(rules: Iterable[Rule | Transition], *, under: str = "") -> list[Schema]:
+    """Rules as the API server takes them; `under` is the path of their fields' object from the one they stand at."""
     return [
-        {"rule": rule.cel, "message": rule.message, "fieldPath": f".{rule.field}", "reason": "FieldValueInvalid"}
+        {"rule": rule.cel, "message": rule.message, "fieldPath": f"{under}.{rule.field}", "reason": "FieldValueInvalid"}
         for rule in rules
     ]
 
@@ -51,7 +51,7 @@ class _WithRules(GenerateJsonSchema):
     def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
         generated = super().model_schema(schema)
         model = schema["cls"]
-        if issubclass(model, Contract) and (rules := validations(model)):
+        if issubclass(model, Contract) and (rules := validations((*model.rules, *model.transitions))):
             generated[VALIDATIONS] = rules
         return generated
 
@@ -136,11 +136,8 @@ def _passed_on(schema: Schema) -> Schema:
 
 
 def _int_or_string(schema: Schema, path: str) -> Schema:
-    bounds: Schema = {}
-    for option in schema["anyOf"]:
-        bounds |= {key: value for key, value in _passed_on(option).items() if key != "type"}
-    _demand(bounds, "maxLength", path)
-    return {INT_OR_STRING: True, **bounds, "description": _text(schema, path)}
+    _demand(schema, "maxLength", path)
+    return {INT_OR_STRING: True} | _passed_on(schema) | {"description": _text(schema, path)}
 
 
 def _text(schema: Schema, path: str) -> str:

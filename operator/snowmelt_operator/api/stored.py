@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from snowmelt_operator.api.problems import problems_of
 from snowmelt_operator.api.v1alpha1 import FineTuneJob, FineTuneJobStatus, ObjectMeta
 
 MAX_PROBLEMS = 10
@@ -47,17 +48,6 @@ def _readable_status(document: Any) -> FineTuneJobStatus:
 
 def describe(error: ValidationError) -> str:
     """The problems as `path: what is wrong`, separated by semicolons."""
-    lines = [line for problem in error.errors(include_url=False) for line in _sentences(dict(problem))]
-    more = len(lines) - MAX_PROBLEMS
-    return "; ".join(lines[:MAX_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _sentences(problem: dict[str, Any]) -> list[str]:
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "rules":
-        return [f"{path}.{field}: {message}" for field, message in problem["ctx"]["violations"]]
-    if problem["type"] == "extra_forbidden":
-        return [f"{path}: there is no such field: remove it"]
-    if problem["type"] == "missing":
-        return [f"{path}: this field is required: set it"]
-    return [f"{path}: {problem['msg'].removeprefix('Value error, ')}"]
+    problems = [str(problem) for problem in problems_of(error)]
+    more = len(problems) - MAX_PROBLEMS
+    return "; ".join(problems[:MAX_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from snowmelt_operator.api import quantity
 from snowmelt_operator.api.conditions import Condition, Phase
 from snowmelt_trainer.contract.backbone import Backbone
-from snowmelt_trainer.contract.base import Contract, Rule, Transition, not_supported_yet
+from snowmelt_trainer.contract.base import Contract, Rule, Transition, hold, not_supported_yet
 from snowmelt_trainer.contract.data import Data
 from snowmelt_trainer.contract.optimization import Optimization
 from snowmelt_trainer.contract.output import Output
@@ -27,6 +28,7 @@ from snowmelt_trainer.contract.progress import (
     StageRow,
     StageStatus,
 )
+from snowmelt_trainer.contract.text import Form
 from snowmelt_trainer.contract.unfreezing import Unfreezing
 
 GROUP = "snowmelt.dev"
@@ -38,17 +40,48 @@ NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 MAX_NAME_LENGTH = 40
 """RayJobs and Services grow from the name: KubeRay allows a RayJob 47 characters."""
 
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+MAX_QUANTITY_LENGTH = 32
+
+
+def _quantity(value: Any) -> Any:
+    """One refusal where int and str, each tried, would give two."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or len(str(value)) > MAX_QUANTITY_LENGTH:
+        raise ValueError(f'{value!r} is not a quantity: write a whole number, or text such as "500m" or "16Gi"')
+    quantity.parse_quantity(value)
+    return value
+
+
 Quantity = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=32)],
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
+    int | str,
+    BeforeValidator(_quantity),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "pattern": quantity.PATTERN,
+            "maxLength": MAX_QUANTITY_LENGTH,
+        }
+    ),
 ]
 """A Kubernetes quantity: 4, "500m", 16Gi. Never negative."""
 ResourceName = Annotated[str, StringConstraints(max_length=317)]
 ResourceList = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]
-DnsName = Annotated[str, StringConstraints(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
-LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+DnsName = Annotated[
+    str,
+    StringConstraints(max_length=253),
+    Form(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$", "a name of lower-case letters, digits, '-' and '.'"),
+]
+LabelValue = Annotated[
+    str,
+    StringConstraints(max_length=63),
+    Form(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", "a label value of letters, digits, '-', '_' and '.'"),
+]
 LabelKey = Annotated[str, StringConstraints(max_length=317)]
+EnvName = Annotated[
+    str,
+    StringConstraints(max_length=256),
+    Form(r"^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name of letters, digits and '_'"),
+]
 
 
 class Resources(Contract):
@@ -107,7 +140,7 @@ class EnvVarSource(Contract):
 class EnvVar(Contract):
     """One environment variable of the trainer's containers."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+    name: EnvName
     """The variable's name."""
     value: Annotated[str, StringConstraints(max_length=32768)] | None = None
     """Its value."""
@@ -326,6 +359,23 @@ class ObjectMeta(Contract):
     annotations: dict[str, str] = {}
 
 
+NAME_RULES = (
+    Rule(
+        field="name",
+        holds=lambda self: len(self.name) <= MAX_NAME_LENGTH,
+        cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
+        message=f"metadata.name is too long: use at most {MAX_NAME_LENGTH} characters",
+    ),
+    Rule(
+        field="name",
+        holds=lambda self: re.fullmatch(NAME_PATTERN, self.name) is not None,
+        cel=f"self.metadata.name.matches('{NAME_PATTERN}')",
+        message="metadata.name must be lower-case letters, digits and hyphens, and begin with a letter",
+    ),
+)
+"""Of a new job's metadata. The API server lets a schema speak of metadata at its root alone: there CEL begins."""
+
+
 class FineTuneJob(Contract):
     """A fine-tuning job: a pretrained backbone, target data, and how far to unfreeze."""
 
@@ -333,27 +383,12 @@ class FineTuneJob(Contract):
     """snowmelt.dev/v1alpha1"""
     kind: Literal["FineTuneJob"]
     """FineTuneJob"""
-    metadata: ObjectMeta
+    metadata: Annotated[ObjectMeta, AfterValidator(lambda metadata: hold(NAME_RULES, metadata))]
     """Standard object metadata. The name has at most 40 characters."""
     spec: FineTuneJobSpec
     """What to fine-tune, on what, how, and with what resources."""
     status: FineTuneJobStatus = FineTuneJobStatus()
     """What happened so far. Written by the operator alone."""
-
-    rules = (
-        Rule(
-            field="metadata.name",
-            holds=lambda self: len(self.metadata.name) <= MAX_NAME_LENGTH,
-            cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
-            message=f"metadata.name is too long: use at most {MAX_NAME_LENGTH} characters",
-        ),
-        Rule(
-            field="metadata.name",
-            holds=lambda self: re.fullmatch(NAME_PATTERN, self.metadata.name) is not None,
-            cel=f"self.metadata.name.matches('{NAME_PATTERN}')",
-            message="metadata.name must be lower-case letters, digits and hyphens, and begin with a letter",
-        ),
-    )
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> FineTuneJob:

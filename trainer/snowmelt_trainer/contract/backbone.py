@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from snowmelt_trainer.contract import catalog
 from snowmelt_trainer.contract.base import Contract, Rule, not_supported_yet
+from snowmelt_trainer.contract.text import Form
 from snowmelt_trainer.contract.uri import SUPPORTED_URI_CEL, Uri, is_supported
 
 ArchitectureName = Annotated[
@@ -18,7 +19,11 @@ WeightsName = Annotated[
     AfterValidator(catalog.known_weights),
     Field(json_schema_extra={"enum": [catalog.DEFAULT, catalog.FROM_SCRATCH, *catalog.weights_names()]}),
 ]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64)]
+Sha256 = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    Form(r"^[0-9a-f]{64}$", "a SHA-256: 64 hexadecimal digits in lower case, as `sha256sum FILE` prints them"),
+]
 
 
 def _published(weights: str) -> Rule:

@@ -6,13 +6,15 @@ a CEL expression (the API server uses it at `kubectl apply`). Both refuse the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,20 @@ class Transition:
     field: str
     cel: str
     message: str
+
+
+def hold(rules: Sequence[Rule], value: T) -> T:
+    """The value itself.
+
+    Raises:
+        PydanticCustomError: of type "rules" when rules are broken; its context's `violations` are (field, message).
+    """
+    broken = [rule for rule in rules if not rule.holds(value)]
+    if broken:
+        text = "; ".join(rule.message for rule in broken)
+        violations = [(rule.field, rule.message) for rule in broken]
+        raise PydanticCustomError("rules", "{text}", {"text": text, "violations": violations})
+    return value
 
 
 def not_supported_yet(path: str, *, field: str, holds: Callable[[Any], bool], cel: str) -> Rule:
@@ -62,17 +78,7 @@ class Contract(BaseModel):
 
     @model_validator(mode="after")
     def _every_rule_holds(self) -> Self:
-        broken = [rule for rule in type(self).rules if not rule.holds(self)]
-        if broken:
-            raise PydanticCustomError(
-                "rules",
-                "{text}",
-                {
-                    "text": "; ".join(rule.message for rule in broken),
-                    "violations": [(rule.field, rule.message) for rule in broken],
-                },
-            )
-        return self
+        return hold(type(self).rules, self)
 
     def to_json_dict(self) -> dict[str, Any]:
         """The document as it travels: camelCase keys, no absent fields."""

@@ -11,13 +11,17 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from snowmelt_trainer.contract.text import Form
+
 SUPPORTED_SCHEMES = ("file", "pvc")
 PLANNED_SCHEMES = ("s3", "gs", "az", "http", "https")
 
 Uri = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^(file:///|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/|$)|(s3|gs|az|https?)://[^/])", max_length=1024
+    StringConstraints(max_length=1024),
+    Form(
+        r"^(file:///|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/|$)|(s3|gs|az|https?)://[^/]).*$",
+        "a location: write file:///PATH or pvc://CLAIM/PATH",
     ),
 ]
 """Any location the contract knows; which of them a release acts on is said by `is_supported`."""
