@@ -57,6 +57,14 @@ class Api:
     def delete(self, resource: str, name: str) -> None:
         _said(self._client.delete(self._path(resource, name)))
 
+    def watch_code(self, resource: str, resource_version: str) -> int:
+        """The code with which the API server answers a watch from that version on."""
+        query = {"watch": "true", "resourceVersion": resource_version, "timeoutSeconds": "1"}
+        answer = self._client.get(self._path(resource), params=query)
+        events = [json.loads(line) for line in answer.text.splitlines() if line]
+        failures = [event["object"]["code"] for event in events if event.get("type") == "ERROR"]
+        return int(failures[0]) if failures else answer.status_code
+
     def until(
         self,
         resource: str,

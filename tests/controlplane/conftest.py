@@ -13,9 +13,9 @@ from hack.kube import BinariesMissingError, ControlPlane, find_binaries, kuberay
 from hack.localoperator import LocalOperator
 from tests.controlplane.api import Api
 from tests.controlplane.kuberay_standin import KubeRayStandIn
+from tests.controlplane.operators import kuberay_operator
 
 REPOSITORY = Path(__file__).parents[2]
-IMAGE = "registry.invalid/snowmelt-trainer:test"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,12 +69,11 @@ def kuberay(api: Api) -> KubeRayStandIn:
 
 @pytest.fixture
 def make_operator(plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Callable[..., LocalOperator]]:
-    """Makes operators that serve this test's namespace alone, not started yet; stops them in the end."""
+    """Makes operators with the KubeRay launcher for this test's namespace, not started yet; stops them in the end."""
     made: list[LocalOperator] = []
 
     def make(**settings: str | Path) -> LocalOperator:
-        given: dict[str, str | Path] = {"launcher": "kuberay", "namespaces": namespace, "trainer_image": IMAGE}
-        made.append(LocalOperator(plane, tmp_path / f"operator-{len(made)}.log", **(given | settings)))
+        made.append(kuberay_operator(plane, namespace, tmp_path / f"operator-{len(made)}.log", **settings))
         return made[-1]
 
     yield make

@@ -90,5 +90,6 @@ def test_a_restarted_api_server_keeps_its_address_and_its_objects(plane: Control
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_this_user_may_not(user: str, request_: tuple[str, ...], plane: ControlPlane) -> None:
-    command = [plane.binaries.kubectl, "--kubeconfig", plane.kubeconfig(user), "auth", "can-i", *request_]
+    kubectl: list[str | Path] = [plane.binaries.kubectl, "--kubeconfig", plane.kubeconfig(user)]
+    command = [*kubectl, "auth", "can-i", *request_]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "no"
