@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import Field, FiniteFloat
 from torch import nn
+
+from snowmelt_trainer.stages import GroupInfo
 
 
 @dataclass(frozen=True)
-class LayerGroup:
+class LayerGroup(GroupInfo):
     """Layers that are frozen and unfrozen together.
 
-    `modules` are the modules that hold the parameters, besides dropout that works on their input; `parameters` are
-    names as in `model.named_parameters()`, in which single parameters (a class token) may lie outside `modules`.
+    `modules` hold the parameters, besides dropout that works on their input; `parameters` are names as in
+    `model.named_parameters()`, of which single ones (a class token) may lie outside `modules`.
     """
 
-    name: str
-    parameters: tuple[str, ...]
-    modules: tuple[str, ...]
-    parameter_count: int
+    parameters: tuple[str, ...] = ()
+
+
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+_Scale = Annotated[FiniteFloat, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class Preprocessing:
     `interpolation` is a value of `torchvision.transforms.InterpolationMode`, such as "bilinear".
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[_Scale, _Scale, _Scale]
+    interpolation: Interpolation
 
 
 IMAGENET_PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")

@@ -1,0 +1,83 @@
+"""Builds networks with torchvision's own builders; also without memory for their weights, where only shapes are of
+interest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torchvision.models import get_model
+
+from snowmelt_trainer.backbones.head import replace_head
+from snowmelt_trainer.backbones.registry import architecture_info
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.errors import RunError
+
+AUXILIARY_HEADS = ("googlenet", "inception_v3")
+"""Builders whose auxiliary classifiers, which serve training from scratch on ImageNet, are left out."""
+
+
+def builder_options(architecture: str, *, image_size: int) -> dict[str, Any]:
+    """Arguments for torchvision's builder: no auxiliary heads, square images of `image_size` where the network is
+    made for one size."""
+    if architecture in AUXILIARY_HEADS:
+        return {"aux_logits": False, "init_weights": True}
+    if architecture.startswith("vit_"):
+        return {"image_size": image_size}
+    if architecture.startswith("maxvit_"):
+        return {"input_size": (image_size, image_size)}
+    return {}
+
+
+def check_image_size(architecture: str, image_size: int) -> None:
+    """Runs the network on shapes alone.
+
+    Raises:
+        RunError: ImageTooSmall or InvalidConfig, when the architecture cannot process images of that size.
+    """
+    problem = _problem_with(architecture, image_size)
+    if problem is None:
+        return
+    steps = {14, 16, 32, 224}
+    larger = sorted({architecture_info(architecture).min_image_size, *(-(-image_size // n) * n for n in steps)})
+    fitting = next((size for size in larger if size > image_size and not _problem_with(architecture, size)), None)
+    reason, text = problem
+    remedy = f"; {fitting} would do" if fitting else ""
+    size = f"{image_size}x{image_size}"
+    raise RunError(reason, f"spec.data.imageSize: {architecture} cannot process {size} ({text}){remedy}")
+
+
+def _problem_with(architecture: str, image_size: int) -> tuple[Reason, str] | None:
+    try:
+        model = build_skeleton(architecture, num_classes=2, image_size=image_size).eval()
+    except (AssertionError, ValueError) as error:  # ViT and MaxViT take multiples of a patch only
+        return Reason.INVALID_CONFIG, str(error).splitlines()[0]
+    try:
+        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    except RuntimeError as error:
+        return Reason.IMAGE_TOO_SMALL, str(error).splitlines()[0]
+    return None
+
+
+def build_network(architecture: str, *, image_size: int) -> nn.Module:
+    """The plain torchvision network with the published number of classes, its weights at random."""
+    return get_model(architecture, weights=None, **builder_options(architecture, image_size=image_size))
+
+
+def build_skeleton(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
+    """The network on the meta device: shapes and names, no memory."""
+    with torch.random.fork_rng(devices=[]), _WithoutWeights():
+        model = build_network(architecture, image_size=image_size)
+    replace_head(model, num_classes=num_classes, dropout=0.0, seed=0)
+    return model.to("meta")
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Allocates no parameters. `torch.device("meta")` would also catch the tensors with which RegNet computes its
+    widths."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        placed = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **placed})
