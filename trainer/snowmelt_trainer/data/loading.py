@@ -22,6 +22,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 CACHE_BYTES = 1 << 30
 """Memory of one process that decoded images may fill."""
 MAX_PROCESSES = 8
+WORTH_PROCESSES = 4096
+"""Fewer samples are loaded in the caller's process: starting others takes seconds, and they share no cache."""
 
 
 class ImageDataset(Dataset[Sample]):
@@ -143,6 +145,8 @@ class _Steps:
 
 
 def _loader(dataset: ImageDataset, batches: Iterable[list[int]] | _Steps, processes: int) -> DataLoader[Any]:
+    if len(dataset) < WORTH_PROCESSES:
+        processes = 0
     return DataLoader(
         dataset,
         batch_sampler=batches,

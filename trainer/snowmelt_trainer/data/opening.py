@@ -34,15 +34,12 @@ def open_data(
     *,
     seed: int,
     volumes_root: str,
-    inspect: bool = True,
     seen: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> TargetData:
     """Find, split and check the target data. The result depends on the arguments and the files alone, so every worker
     finds the same.
 
-    With `inspect` every image is decoded once and hashed; where another process has done that, leave it out: the
-    samples are the same, and the count of duplicates is 0. `seen` is told (images inspected, of how many) from time
-    to time.
+    Every image is decoded once and hashed. `seen` is told (images inspected, of how many) from time to time.
 
     Raises:
         RunError: DataNotFound, DataUnreadable, DataEmpty, SingleClass, ClassMismatch or CorruptImage; the message
@@ -54,11 +51,8 @@ def open_data(
     test = found.test.indexed(classes) if found.test else None
     listings = [listing for listing in (found.train, found.validation, found.test) if listing]
     warnings = found.warnings + tuple(w for listing in listings for w in listing.warnings) + lonely
-    count = 0
-    if inspect:
-        count, doubled = _inspect(train, validation, test, seen)
-        warnings += doubled
-    return TargetData(classes, train, validation, test, count, warnings)
+    count, doubled = _inspect(train, validation, test, seen)
+    return TargetData(classes, train, validation, test, count, warnings + doubled)
 
 
 def _listings(data: Data, volumes_root: str) -> _Listings:
