@@ -1,7 +1,7 @@
 """The one way to Kubernetes: a small protocol, and its implementation with `kubernetes.aio`.
 
-Bodies travel as plain JSON over the client's connection pool; its generated models are left out, because turning a thousand
-objects into models and back costs more than everything else the operator does.
+Bodies travel as plain JSON over the client's connection pool; its generated models are left out, because turning a
+thousand objects into models and back costs more than everything else the operator does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kubernetes Events (events.k8s.io/v1) of a FineTuneJob. Names follow from the content: recording one twice leaves one."""
+"""Kubernetes Events (events.k8s.io/v1) of a FineTuneJob. Names follow from content: recording one twice leaves one."""
 
 from __future__ import annotations
 

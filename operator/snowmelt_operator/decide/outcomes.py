@@ -1,0 +1,130 @@
+"""The decisions that several rules share: a new attempt, a failed attempt, the end of the job."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from snowmelt_operator.api.conditions import ConditionType
+from snowmelt_operator.api.reasons import Reason
+from snowmelt_operator.api.v1alpha1 import Attempts, FineTuneJob
+from snowmelt_operator.decide.clock import banked
+from snowmelt_operator.decide.conditions import Says, merge, phase_of
+from snowmelt_operator.decide.state import (
+    Action,
+    Decision,
+    LaunchAttempt,
+    Observed,
+    ReconcilerStatus,
+    StopAttempt,
+    find_condition,
+)
+from snowmelt_operator.events import Event, Severity
+
+
+def status(
+    seen: Observed,
+    says: list[Says],
+    *,
+    attempts: Attempts | None = None,
+    run_name: str | None = None,
+    over: bool = False,
+) -> ReconcilerStatus:
+    """The status with these conditions; `over` sets finishedAt."""
+    metadata, before = seen.job.metadata, seen.job.status
+    conditions = merge(before.conditions, says, generation=metadata.generation, now=seen.now)
+    return ReconcilerStatus(
+        observed_generation=metadata.generation,
+        phase=phase_of(conditions),
+        conditions=conditions,
+        attempts=attempts or before.attempts,
+        ray_job_name=run_name or before.ray_job_name,
+        finished_at=seen.now if over else before.finished_at,
+    )
+
+
+def stop_all(seen: Observed) -> tuple[Action, ...]:
+    """Stop what runs, unless it was asked to already."""
+    return tuple(StopAttempt(run.attempt) for run in seen.active_runs if not run.stopping)
+
+
+def accepted() -> Says:
+    return Says(ConditionType.ACCEPTED, "True", Reason.SPEC_VALID)
+
+
+def checkpoint(seen: Observed) -> Says:
+    """Whether a new attempt would resume."""
+    if seen.job.status.checkpoint is None:
+        return Says(ConditionType.CHECKPOINT_AVAILABLE, "False", Reason.NO_CHECKPOINT_YET)
+    return Says(ConditionType.CHECKPOINT_AVAILABLE, "True", Reason.CHECKPOINT_WRITTEN)
+
+
+def idle(seen: Observed, reason: Reason) -> list[Says]:
+    """Nothing is up; `reason` says why. A queue is only spoken of where one was."""
+    says = [Says(type_, "False", reason) for type_ in _UNDER_WAY]
+    if find_condition(seen.job.status.conditions, ConditionType.QUEUED) is not None:
+        says.append(Says(ConditionType.QUEUED, "False", reason))
+    return says
+
+
+_UNDER_WAY = (ConditionType.CLUSTER_READY, ConditionType.RUNNING, ConditionType.PROGRESSING)
+
+
+def fail(seen: Observed, reason: StrEnum, message: str, *, failed: int = 0, accept: bool = True, rule: str) -> Decision:
+    """The job is over, and failed; what runs is stopped."""
+    says = [Says(ConditionType.FAILED, "True", reason, message), checkpoint(seen), *idle(seen, Reason.ENDED)]
+    says.append(accepted() if accept else Says(ConditionType.ACCEPTED, "False", reason, message))
+    return Decision(
+        rule=rule,
+        status=status(seen, says, attempts=banked(seen, failed=failed), over=True),
+        actions=stop_all(seen),
+        events=(event(seen, reason, message, action="Fail", severity=Severity.WARNING),),
+    )
+
+
+def start(seen: Observed, job: FineTuneJob, *, why: Event | None = None, failed: int = 0, rule: str) -> Decision:
+    """The next attempt. One that was launched and never recorded is found again, since its name is the same."""
+    before = banked(seen, failed=failed)
+    attempt = seen.attempts.current + 1
+    name = seen.name_attempt(job.metadata, attempt)
+    says = [accepted(), *idle(seen, Reason.STARTING), checkpoint(seen)]
+    says.append(Says(ConditionType.PROGRESSING, "False", Reason.NO_REPORT_YET))
+    if find_condition(seen.job.status.conditions, ConditionType.SUSPENDED) is not None:
+        says.append(Says(ConditionType.SUSPENDED, "False", Reason.RESUMED))
+    attempts = before.model_copy(update={"current": attempt, "started_at": seen.now})
+    launched = event(
+        seen, Reason.LAUNCHED, f"attempt {attempt} was started as {name}", action="Launch", attempt=attempt
+    )
+    return Decision(
+        rule=rule,
+        status=status(seen, says, attempts=attempts, run_name=name),
+        actions=(LaunchAttempt(attempt),),
+        events=(why or launched,),
+    )
+
+
+def attempt_failed(seen: Observed, job: FineTuneJob, reason: StrEnum, message: str, *, rule: str) -> Decision:
+    """Another attempt while spec.backoffLimit allows one, the end of the job when it does not."""
+    failed, limit = seen.attempts.failed + 1, job.spec.backoff_limit
+    cause = f"{reason}: {message}" if message else str(reason)
+    if failed > limit:
+        total = f"{failed} attempt{'s' if failed > 1 else ''} failed, and spec.backoffLimit is {limit}"
+        return fail(seen, Reason.BACKOFF_LIMIT_EXCEEDED, f"{total}; the last one: {cause}", failed=1, rule=rule)
+    current = seen.attempts.current
+    note = f"attempt {current} failed and attempt {current + 1} was started ({failed} of {limit} retries); {cause}"
+    retrying = event(seen, Reason.RETRYING, note, action="Launch", severity=Severity.WARNING, attempt=current + 1)
+    return start(seen, job, why=retrying, failed=1, rule=rule)
+
+
+def event(
+    seen: Observed,
+    reason: StrEnum,
+    note: str,
+    *,
+    action: str,
+    severity: Severity = Severity.NORMAL,
+    attempt: int | None = None,
+) -> Event:
+    """An Event of this job; the same reason is another occasion in another attempt, or after a change of the spec."""
+    metadata = seen.job.metadata
+    occasion = f"{metadata.generation}.{seen.attempts.current if attempt is None else attempt}"
+    return Event(regarding=metadata, reason=reason, note=note, action=action, severity=severity, occasion=occasion)

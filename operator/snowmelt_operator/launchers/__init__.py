@@ -1,0 +1,1 @@
+"""What runs the trainers: KubeRay in a cluster, or an existing Ray cluster."""

@@ -1,0 +1,162 @@
+"""Runs each attempt as a RayJob of KubeRay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from snowmelt_operator.api.run import Run, RunPhase
+from snowmelt_operator.api.v1alpha1 import ObjectMeta
+from snowmelt_operator.cluster import Cluster, ClusterRefusedError
+from snowmelt_operator.launchers.base import Launch, LauncherUnavailableError, LaunchRefusedError, Wake
+from snowmelt_operator.launchers.rayjob_status import RayJob
+from snowmelt_operator.render.names import SELECTOR, UID_LABEL, rayjob_name
+from snowmelt_operator.render.rayjob import (
+    RAYJOB_API_VERSION,
+    RAYJOB_KIND,
+    RuntimeDefaults,
+    render_rayjob,
+    render_secret,
+)
+
+_INVALID = (400, 422)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The newest that was heard of one RayJob."""
+
+    namespace: str
+    job_name: str
+    version: int
+    rayjob_uid: str
+    run: Run
+
+
+class KubeRayLauncher:
+    """Keeps the newest state of every RayJob of ours, fed by the watch, so that looking at a run costs no request."""
+
+    def __init__(self, cluster: Cluster, defaults: RuntimeDefaults, *, wake: Wake) -> None:
+        self._cluster = cluster
+        self._defaults = defaults
+        self._wake = wake
+        self._known: dict[str, dict[int, _Known]] = {}
+        self._listed: list[tuple[str, int]] = []
+
+    def name(self, job: ObjectMeta, attempt: int) -> str:
+        return rayjob_name(job.name, attempt)
+
+    def newest(self, job: ObjectMeta) -> int:
+        return max(self._known.get(job.uid, ()), default=0)
+
+    async def launch(self, launch: Launch) -> None:
+        job, attempt = launch.job, launch.attempt
+        try:
+            await self._create(render_secret(job, attempt, launch.config, launch.token), job.metadata)
+            await self._create(render_rayjob(job, attempt, self._defaults), job.metadata)
+        except ClusterRefusedError as error:
+            if error.status in _INVALID:
+                raise LaunchRefusedError(str(error)) from error
+            raise LauncherUnavailableError(str(error)) from error
+        if attempt not in self._known.get(job.metadata.uid, ()):
+            name = self.name(job.metadata, attempt)
+            run = Run(name=name, attempt=attempt, phase=RunPhase.PENDING)
+            # Version 0: whatever the watch says of it is newer.
+            created = _Known(job.metadata.namespace, job.metadata.name, 0, "", run)
+            self._known.setdefault(job.metadata.uid, {})[attempt] = created
+
+    async def find(self, job: ObjectMeta, attempt: int) -> Run | None:
+        known = self._known.get(job.uid, {}).get(attempt)
+        if known is not None:
+            return known.run
+        rayjob = await self._get(job, attempt)
+        return None if rayjob is None else self._remember(rayjob).run
+
+    async def stop(self, job: ObjectMeta, attempt: int) -> None:
+        name = self.name(job, attempt)
+        known = self._known.get(job.uid, {}).get(attempt)
+        rayjob_uid = known.rayjob_uid if known is not None else ""
+        if not rayjob_uid:
+            rayjob = await self._get(job, attempt)
+            if rayjob is None:
+                self._forget(job.uid, attempt)
+                return
+            rayjob_uid = rayjob.metadata.uid
+        there = await self._cluster.delete(RAYJOB_API_VERSION, RAYJOB_KIND, job.namespace, name, uid=rayjob_uid)
+        await self._cluster.delete("v1", "Secret", job.namespace, name)
+        known = self._known.get(job.uid, {}).get(attempt)
+        if not there:
+            self._forget(job.uid, attempt)
+        elif known is not None:
+            self._known[job.uid][attempt] = replace(known, run=replace(known.run, stopping=True))
+
+    async def refresh(self) -> None:
+        before = [(uid, attempt) for uid, attempts in self._known.items() for attempt in attempts]
+        listed = await self._cluster.list_objects(RAYJOB_API_VERSION, RAYJOB_KIND, label_selector=SELECTOR)
+        rayjobs = [rayjob for document in listed if (rayjob := RayJob.parse(document)) is not None]
+        for rayjob in rayjobs:
+            self._remember(rayjob)
+        self._listed = [(rayjob.job_uid, rayjob.attempt) for rayjob in rayjobs]
+        for uid, attempt in set(before) - set(self._listed):
+            self._forget(uid, attempt)
+
+    async def sweep(self, living: set[str]) -> None:
+        for uid, attempt in self._listed:
+            known = self._known.get(uid, {}).get(attempt)
+            if uid not in living and known is not None and not known.run.stopping:
+                await self.stop(ObjectMeta(name=known.job_name, namespace=known.namespace, uid=uid), attempt)
+        self._listed = []
+
+    def heard(self, document: dict[str, Any], *, deleted: bool) -> None:
+        """Take what the watch says of a RayJob, and wake its FineTuneJob when it is news."""
+        rayjob = RayJob.parse(document)
+        if rayjob is None:
+            return
+        before = self._known.get(rayjob.job_uid, {}).get(rayjob.attempt)
+        if deleted:
+            self._forget(rayjob.job_uid, rayjob.attempt)
+        if deleted or self._remember(rayjob).run != (before.run if before is not None else None):
+            self._wake(rayjob.metadata.namespace, rayjob.job_name)
+
+    def _remember(self, rayjob: RayJob) -> _Known:
+        attempts = self._known.setdefault(rayjob.job_uid, {})
+        # Kubernetes 1.35 made resource versions comparable (KEP-5504); etcd's always were.
+        version = int(rayjob.metadata.resource_version)
+        before = attempts.get(rayjob.attempt)
+        if before is not None and before.version >= version:
+            return before
+        metadata = rayjob.metadata
+        attempts[rayjob.attempt] = _Known(metadata.namespace, rayjob.job_name, version, metadata.uid, rayjob.run())
+        return attempts[rayjob.attempt]
+
+    def _forget(self, uid: str, attempt: int) -> None:
+        attempts = self._known.get(uid, {})
+        attempts.pop(attempt, None)
+        if not attempts:
+            self._known.pop(uid, None)
+
+    async def _get(self, job: ObjectMeta, attempt: int) -> RayJob | None:
+        """The RayJob of this attempt; one of an earlier FineTuneJob of the same name is not it."""
+        name = self.name(job, attempt)
+        document = await self._cluster.get(RAYJOB_API_VERSION, RAYJOB_KIND, job.namespace, name)
+        rayjob = RayJob.parse(document) if document is not None else None
+        return rayjob if rayjob is not None and rayjob.job_uid == job.uid else None
+
+    async def _create(self, manifest: dict[str, Any], job: ObjectMeta) -> None:
+        """Create; what exists already is fine when it is this job's, and in the way when it is not."""
+        if await self._cluster.create(manifest):
+            return
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        existing = await self._cluster.get(manifest["apiVersion"], kind, job.namespace, name)
+        if existing is None:
+            raise LauncherUnavailableError(f"{kind} {name} was deleted this moment; creating it again")
+        metadata = existing["metadata"]
+        ours = (metadata.get("labels") or {}).get(UID_LABEL) == job.uid
+        if ours and "deletionTimestamp" not in metadata:
+            return
+        if not ours and not (metadata.get("labels") or {}).get(UID_LABEL):
+            raise LauncherUnavailableError(
+                f"{kind} {job.namespace}/{name} exists and is not Snowmelt's: delete or rename it"
+            )
+        await self._cluster.delete(manifest["apiVersion"], kind, job.namespace, name, uid=metadata["uid"])
+        raise LauncherUnavailableError(f"{kind} {name} of an earlier FineTuneJob of this name is still being deleted")
