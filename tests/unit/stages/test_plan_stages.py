@@ -1,0 +1,183 @@
+"""The plan of stages is a pure function of the spec and the layer groups."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snowmelt_trainer.contract.optimization import Optimization, OptimizerName
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.contract.unfreezing import CustomStage, Order, StageLimits, Strategy, Unfreezing
+from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.stages import GroupInfo, Stage, plan_stages
+
+RESNET = tuple(
+    GroupInfo(name, count, (module,))
+    for name, count, module in (
+        ("stem", 9, "conv1"),
+        ("layer1", 10, "layer1"),
+        ("layer2", 20, "layer2"),
+        ("layer3", 30, "layer3"),
+        ("layer4", 40, "layer4"),
+        ("head", 5, "fc"),
+    )
+)
+NAMES = tuple(group.name for group in RESNET)
+
+networks = st.integers(1, 40).map(lambda n: (*(GroupInfo(f"layer{i}", i + 1) for i in range(n)), GroupInfo("head", 3)))
+orders = st.sampled_from([Order.OUTPUT_FIRST, Order.INPUT_FIRST])
+optimizations = st.builds(
+    Optimization,
+    optimizer=st.sampled_from(OptimizerName),
+    learning_rate=st.none() | st.floats(1e-6, 1.0),
+    layer_decay=st.floats(0.1, 1.0),
+    batch_size=st.integers(1, 4096),
+)
+
+
+def plan(optimization: Optimization | None = None, **unfreezing: object) -> tuple[Stage, ...]:
+    return plan_stages(Unfreezing.model_validate(unfreezing), optimization or Optimization(), RESNET)
+
+
+def trained(stages: tuple[Stage, ...]) -> list[tuple[str, ...]]:
+    return [stage.trainable for stage in stages]
+
+
+def test_head_only_is_one_stage_of_the_head() -> None:
+    assert trained(plan(strategy=Strategy.HEAD_ONLY)) == [("head",)]
+
+
+def test_full_is_one_stage_of_everything() -> None:
+    stages = plan(strategy=Strategy.FULL)
+    assert trained(stages) == [NAMES]
+    assert stages[0].name == "all"
+
+
+def test_a_linear_probe_is_followed_by_everything() -> None:
+    assert trained(plan(strategy=Strategy.LINEAR_PROBE_THEN_FINE_TUNE)) == [("head",), NAMES]
+
+
+def test_gradual_unfreezes_from_the_output() -> None:
+    stages = plan(strategy=Strategy.GRADUAL, max_stages=6)
+    assert [stage.name for stage in stages] == ["head", "layer4", "layer3", "layer2", "layer1", "stem"]
+    assert stages[2].trainable == ("layer3", "layer4", "head")
+    assert [(stage.index, stage.of) for stage in stages] == [(i, 6) for i in range(1, 7)]
+
+
+def test_gradual_unfreezes_from_the_input_while_the_new_head_is_trained() -> None:
+    stages = plan(strategy=Strategy.GRADUAL, order=Order.INPUT_FIRST, max_stages=6)
+    assert [stage.name for stage in stages] == ["head", "stem", "layer1", "layer2", "layer3", "layer4"]
+    assert stages[1].trainable == ("stem", "head")
+
+
+def test_groups_are_unfrozen_several_at_a_time_where_there_are_more_than_stages() -> None:
+    assert [stage.name for stage in plan(max_stages=3)] == ["head", "layer3..layer4", "stem..layer2"]
+
+
+def test_one_stage_of_gradual_is_the_head() -> None:
+    assert trained(plan(max_stages=1)) == [("head",)]
+
+
+def test_a_custom_stage_names_groups_patterns_or_modules() -> None:
+    stages = plan(
+        strategy=Strategy.CUSTOM,
+        stages=[
+            CustomStage(unfreeze=("layer4", "fc")),
+            CustomStage(unfreeze=("layer[34]",), max_epochs=7, learning_rate=0.5),
+            CustomStage(unfreeze=("stem", "layer4")),
+        ],
+    )
+    assert trained(stages) == [("layer4", "head"), ("layer3", "layer4", "head"), ("stem", "layer4", "head")]
+    assert [stage.name for stage in stages] == ["layer4..head", "layer3", "stem"]
+    assert [stage.max_epochs for stage in stages] == [10, 7, 10]
+    assert stages[1].learning_rates["head"] == 0.5
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_its_place_and_the_nearest_name() -> None:
+    with pytest.raises(RunError) as caught:
+        plan(strategy=Strategy.CUSTOM, stages=[CustomStage(unfreeze=("head",)), CustomStage(unfreeze=("layr4",))])
+    assert caught.value.reason is Reason.INVALID_CONFIG
+    assert "spec.unfreezing.stages[1].unfreeze: 'layr4' matches no layer group; nearest: 'layer4'" in str(caught.value)
+
+
+def test_a_long_list_of_groups_has_a_short_name() -> None:
+    every_other = tuple(f"layer{i}" for i in range(0, 40, 2))
+    groups = (*(GroupInfo(f"layer{i}", 1) for i in range(40)), GroupInfo("head", 1))
+    unfreezing = Unfreezing(strategy=Strategy.CUSTOM, stages=(CustomStage(unfreeze=every_other),))
+    assert plan_stages(unfreezing, Optimization(), groups)[0].name == "21 groups"
+
+
+def test_each_group_learns_slower_than_the_next_by_the_layer_decay() -> None:
+    (stage,) = plan(Optimization(learning_rate=1.0, layer_decay=0.5), strategy=Strategy.FULL)
+    assert [stage.learning_rates[name] for name in NAMES] == [0.5**i for i in (5, 4, 3, 2, 1, 0)]
+
+
+def test_a_frozen_group_between_still_counts_as_distance() -> None:
+    stages = plan(Optimization(learning_rate=1.0, layer_decay=0.5), order=Order.INPUT_FIRST, max_stages=6)
+    assert stages[1].learning_rates["stem"] == stages[1].learning_rates["head"] * 0.5**5
+
+
+def test_a_given_rate_is_the_heads_in_the_first_stage_and_lower_once_the_head_is_warm() -> None:
+    first, second, *_ = plan(Optimization(learning_rate=0.08))
+    assert first.learning_rates["head"] == 0.08
+    assert second.learning_rates["head"] == 0.02
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [(OptimizerName.ADAMW, 2.0), (OptimizerName.SGD, 4.0)])
+def test_the_automatic_rate_follows_the_batch(optimizer: OptimizerName, factor: float) -> None:
+    small, large = (plan(Optimization(optimizer=optimizer, batch_size=size))[0] for size in (64, 256))
+    assert large.learning_rates["head"] == pytest.approx(factor * small.learning_rates["head"])
+
+
+def test_an_automatic_rate_spares_a_backbone_that_is_trained_from_the_start() -> None:
+    (full,) = plan(strategy=Strategy.FULL)
+    probe, fine_tune = plan(strategy=Strategy.LINEAR_PROBE_THEN_FINE_TUNE)
+    assert full.learning_rates == fine_tune.learning_rates
+    assert full.learning_rates["head"] < probe.learning_rates["head"]
+
+
+@given(networks, orders, st.integers(1, 64), optimizations)
+def test_gradual_only_ever_adds_and_ends_with_everything(
+    groups: tuple[GroupInfo, ...], order: Order, max_stages: int, optimization: Optimization
+) -> None:
+    unfreezing = Unfreezing(order=order, max_stages=max_stages, stage=StageLimits(max_epochs=3))
+    stages = plan_stages(unfreezing, optimization, groups)
+    sets = [set(stage.trainable) for stage in stages]
+
+    assert sets[0] == {"head"}
+    assert len(stages) == min(max_stages, len(groups))
+    assert all(earlier < later for earlier, later in itertools.pairwise(sets))
+    assert max_stages == 1 or sets[-1] == {group.name for group in groups}
+    added = [len(later - earlier) for earlier, later in itertools.pairwise(sets)]
+    assert not added or max(added) - min(added) <= 1
+
+
+@given(
+    networks,
+    orders,
+    st.sampled_from([s for s in Strategy if s not in {Strategy.SURGICAL, Strategy.CUSTOM}]),
+    optimizations,
+)
+def test_every_stage_trains_the_head_and_its_numbers_add_up(
+    groups: tuple[GroupInfo, ...], order: Order, strategy: Strategy, optimization: Optimization
+) -> None:
+    counts = {group.name: group.parameter_count for group in groups}
+    for stage in plan_stages(Unfreezing(order=order, strategy=strategy), optimization, groups):
+        assert stage.trainable[-1] == "head"
+        assert list(stage.trainable) == [group.name for group in groups if group.name in stage.trainable]
+        assert stage.trainable_parameters == sum(counts[name] for name in stage.trainable)
+        assert stage.total_parameters == sum(counts.values())
+        assert tuple(stage.learning_rates) == stage.trainable
+        assert all(0 < rate <= stage.learning_rates["head"] for rate in stage.learning_rates.values())
+        assert len(stage.name) <= 256
+
+
+@given(networks, st.data())
+def test_a_custom_stage_trains_what_it_names_and_the_head(groups: tuple[GroupInfo, ...], data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from([group.name for group in groups]), min_size=1, unique=True))
+    unfreezing = Unfreezing(strategy=Strategy.CUSTOM, stages=(CustomStage(unfreeze=tuple(names)),))
+    (stage,) = plan_stages(unfreezing, Optimization(), groups)
+    assert set(stage.trainable) == {*names, "head"}
