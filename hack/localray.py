@@ -49,9 +49,10 @@ class LocalRay:
         # Anyone on this machine could otherwise submit jobs, that is, run commands as us.
         self.token_file = write_secret(self._folder / "token", secrets.token_urlsafe(32))
         authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
-        environment = (
-            os.environ | authentication | dict(env or {}) | {"RAY_USAGE_STATS_ENABLED": "0", MARK: str(self._folder)}
-        )
+        # Jobs start `python`, which must be this one.
+        path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        ours = {"RAY_USAGE_STATS_ENABLED": "0", MARK: str(self._folder)}
+        environment = os.environ | path | authentication | dict(env or {}) | ours
         self._service = Service("ray", command, log, env=environment)
 
     def __enter__(self) -> LocalRay:

@@ -1,0 +1,157 @@
+"""FineTuneJobs under the Ray launcher: real API server, real operator, real Ray, a real network and real digits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hack.localoperator import LocalOperator
+from hack.localray import LocalRay
+from tests.controlplane.api import Api, Object, has, is_in_phase
+from tests.controlplane.conftest import REPOSITORY
+from tests.controlplane.jobs import manifest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+EPOCHS = 20
+TRAINS_WITHIN_S = 240.0
+"""Generous: a busy machine takes a minute to import torch in two processes."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A Ray, and the folder in which the claims of these tests lie."""
+
+    ray: LocalRay
+    volumes: Path
+
+    def submissions(self, job: str) -> dict[str, str]:
+        """Status by id of all that was ever submitted for the FineTuneJob of that name."""
+        ours = (entry for entry in self.ray.jobs() if f"--{job}-a" in (entry["submission_id"] or ""))
+        return {entry["submission_id"]: entry["status"] for entry in ours}
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
+    volumes = tmp_path_factory.mktemp("volumes")
+    command = [sys.executable, "-m", "hack.data.digits", str(volumes / "digits")]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    with LocalRay(tmp_path_factory.mktemp("ray") / "ray.log", cpus=2, env={"OMP_NUM_THREADS": "1"}) as ray:
+        yield Training(ray, volumes)
+
+
+@pytest.fixture
+def ray_operator(training: Training, make_operator: Callable[..., LocalOperator]) -> LocalOperator:
+    operator = make_operator(
+        launcher="ray",
+        ray_address=training.ray.dashboard_url,
+        ray_token_file=training.ray.token_file,
+        volumes_root=training.volumes,
+        poll_seconds="1",
+    )
+    operator.start()
+    return operator
+
+
+def digits(name: str, *, epochs: int = EPOCHS) -> Object:
+    """A small network from scratch: what it learns does not matter here, that it learns does."""
+    return manifest(
+        name,
+        backbone={"architecture": "shufflenet_v2_x0_5", "weights": "None"},
+        data={
+            "train": {"uri": "pvc://digits/train"},
+            "test": {"uri": "pvc://digits/test"},
+            "imageSize": 32,
+            "augmentation": "None",
+        },
+        unfreezing={"strategy": "Full", "stage": {"maxEpochs": epochs, "patience": epochs}},
+        optimization={"batchSize": 128},
+    )
+
+
+def trains(job: Object) -> bool:
+    """In mid-training: an epoch is behind it, and its checkpoint written."""
+    return has("CheckpointAvailable")(job) and has("Running")(job)
+
+
+def test_a_job_trains_on_real_images_and_delivers_what_its_status_says(
+    ray_operator: LocalOperator, training: Training, api: Api
+) -> None:
+    api.create("finetunejobs", digits("life", epochs=6))
+    job = api.until("finetunejobs", "life", is_in_phase("Succeeded"), within_s=TRAINS_WITHIN_S)
+    status = job["status"]
+    assert float(status["result"]["test"]["accuracy"]) > 0.3  # ten classes: guessing gives 0.1
+    assert [row["epochs"] for row in status["stages"]] == [6]
+    assert status["progress"]["percent"] == 100
+    model = training.volumes / "models" / "life" / "model.safetensors"
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == status["result"]["sha256"]
+    assert list(training.submissions("life").values()) == ["SUCCEEDED"]
+
+
+def test_an_operator_killed_in_mid_training_finds_the_run_again_and_hears_its_end(
+    ray_operator: LocalOperator, training: Training, api: Api
+) -> None:
+    api.create("finetunejobs", digits("orphan"))
+    before = api.until("finetunejobs", "orphan", trains, within_s=TRAINS_WITHIN_S)
+    ray_operator.kill()
+    ray_operator.start()
+    job = api.until("finetunejobs", "orphan", is_in_phase("Succeeded"), within_s=TRAINS_WITHIN_S)
+    assert job["status"]["attempts"]["current"] == 1
+    assert job["status"]["attempts"]["failed"] == 0
+    assert list(training.submissions("orphan").values()) == ["SUCCEEDED"]
+    assert epochs_in_history(training, "orphan") == list(range(1, EPOCHS + 1))
+    assert before["status"]["progress"]["epoch"] < EPOCHS
+
+
+def test_a_resumed_job_goes_on_from_its_checkpoint(ray_operator: LocalOperator, training: Training, api: Api) -> None:
+    api.create("finetunejobs", digits("sleeper"))
+    before = api.until("finetunejobs", "sleeper", trains, within_s=TRAINS_WITHIN_S)
+    api.patch("finetunejobs", "sleeper", {"spec": {"suspend": True}})
+    api.until("finetunejobs", "sleeper", is_in_phase("Suspended"), within_s=60)
+    assert list(training.submissions("sleeper").values()) == ["STOPPED"]
+
+    api.patch("finetunejobs", "sleeper", {"spec": {"suspend": False}})
+    job = api.until("finetunejobs", "sleeper", is_in_phase("Succeeded"), within_s=TRAINS_WITHIN_S)
+    assert job["status"]["attempts"]["current"] == 2
+    assert job["status"]["attempts"]["failed"] == 0
+    assert before["status"]["checkpoint"]["epoch"] < EPOCHS
+    # Had the second attempt begun anew, the first epochs would be there twice.
+    assert epochs_in_history(training, "sleeper") == list(range(1, EPOCHS + 1))
+
+
+def test_deleting_a_job_stops_its_training(ray_operator: LocalOperator, training: Training, api: Api) -> None:
+    api.create("finetunejobs", digits("dropped", epochs=1000))
+    api.until("finetunejobs", "dropped", has("Running"), within_s=TRAINS_WITHIN_S)
+    api.delete("finetunejobs", "dropped")
+    until_stopped(training, "dropped")
+
+
+def test_a_job_deleted_while_the_operator_was_away_is_stopped_when_it_is_back(
+    ray_operator: LocalOperator, training: Training, api: Api
+) -> None:
+    api.create("finetunejobs", digits("left-over", epochs=1000))
+    api.until("finetunejobs", "left-over", has("Running"), within_s=TRAINS_WITHIN_S)
+    ray_operator.kill()
+    api.delete("finetunejobs", "left-over")
+    ray_operator.start()
+    until_stopped(training, "left-over")
+
+
+def until_stopped(training: Training, job: str, *, within_s: float = 60) -> None:
+    end = time.monotonic() + within_s
+    while list(training.submissions(job).values()) != ["STOPPED"]:
+        assert time.monotonic() < end, f"still {training.submissions(job)} after {within_s:g} s"
+        time.sleep(0.5)
+
+
+def epochs_in_history(training: Training, job: str) -> list[int]:
+    """The epochs that the delivered history tells of, in its order."""
+    history = training.volumes / "models" / job / "history.jsonl"
+    return [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
