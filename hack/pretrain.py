@@ -1,7 +1,9 @@
-"""`python -m hack.pretrain`: pretrain the demo's backbone on letters rendered from fonts, and write its weights to examples/backbones/.
+"""`python -m hack.pretrain`: pretrain the demo's backbone on letters rendered from fonts, and write its weights to
+examples/backbones/.
 
-The demo fine-tunes on handwritten digits, so nothing here has seen a digit. Takes a few minutes on one CPU core. The same fonts, seed and versions give
-the same images; the file's metadata and the README beside it say what was used and what came out.
+The demo fine-tunes on handwritten digits, so nothing here has seen a digit. Takes a few minutes on one CPU core. The
+same fonts, seed and versions give the same images; the file's metadata and the README beside it say what was used and
+what came out.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Letters:
         """The network's input as the trainer's View would make it of the same pixels in a file."""
         mean = torch.tensor(IMAGENET_PREPROCESSING.mean).view(1, 3, 1, 1)
         std = torch.tensor(IMAGENET_PREPROCESSING.std).view(1, 3, 1, 1)
-        for ids in order.split(BATCH):
+        for ids in (order[start : start + BATCH] for start in range(0, len(order), BATCH)):
             grey = self.images[ids].unsqueeze(1).float() / 255
             scaled = functional.interpolate(grey, size=(image_size, image_size), mode="bilinear", align_corners=False)
             yield (scaled - mean) / std, self.labels[ids]
@@ -77,12 +79,15 @@ def train(recipe: Recipe, letters: Letters) -> nn.Module:
             logits = model(images)
             loss = functional.cross_entropy(logits, labels, label_smoothing=0.1)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             right += int((logits.argmax(1) == labels).sum())
         seconds = time.monotonic() - started
-        print(f"epoch {epoch + 1}/{recipe.epochs}: accuracy {right / len(letters.labels):.3f}, {seconds:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}/{recipe.epochs}: accuracy {right / len(letters.labels):.3f}, {seconds:.0f} s",
+            flush=True,
+        )
     return model.eval()
 
 

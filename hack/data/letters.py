@@ -1,7 +1,8 @@
-"""Letters (a-z and A-Z, no digits) rendered from the fonts on this machine, made to look as the scanned 8x8 digits do.
+"""Letters (a-z and A-Z, no digits) rendered from the fonts on this machine, made to look as the scanned 8x8 digits
+do.
 
-A glyph is drawn large, thickened, sheared, rotated, stretched, shifted, blurred, brought down to 8x8 grey pixels of 16 levels, and disturbed by
-noise: the way of a pen stroke through a coarse scanner.
+A glyph is drawn large, thickened, sheared, rotated, stretched, shifted, blurred, brought down to 8x8 grey pixels of
+16 levels, and disturbed by noise: the way of a pen stroke through a coarse scanner.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def test_a_class_that_training_lacks_is_named(shoes: Path, opened: Opened) -> No
     refused(opened, Reason.CLASS_MISMATCH, "pvc://shoes/test", "mule", test={"uri": "pvc://shoes/test"})
 
 
-def test_classes_of_single_images_leave_nothing_to_validate_on(volume: Path, opened: Opened, paint: Callable[..., Path]) -> None:
+def test_classes_of_single_images_leave_nothing_to_validate_on(
+    volume: Path, opened: Opened, paint: Callable[..., Path]
+) -> None:
     for name in ("boot", "clog"):
         paint(volume / "shoes/train" / name / "one.png")
     refused(opened, Reason.DATA_EMPTY, "spec.data.validation.uri")

@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from pyarrow import parquet as untyped_parquet
 
 from snowmelt_trainer.contract import Reason
 from snowmelt_trainer.data import TargetData
 from snowmelt_trainer.errors import RunError
 
+parquet: Any = untyped_parquet
 Opened = Callable[..., TargetData]
 ROWS = [
     {"uri": f"train/{name}/{i}.png", "label": name, "split": split}
@@ -32,7 +34,7 @@ def as_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def as_parquet(path: Path, rows: list[dict[str, str]]) -> Path:
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    parquet.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
@@ -78,7 +80,10 @@ def test_one_manifest_may_serve_all_splits(shoes: Path, opened: Opened) -> None:
 def test_rows_that_an_explicit_source_displaces_are_named_in_a_warning(shoes: Path, opened: Opened) -> None:
     as_csv(shoes / "list.csv", ROWS)
     data = opened(train={"uri": "pvc://shoes/list.csv"}, validation={"fraction": 0.5}, test={"uri": "pvc://shoes/test"})
-    assert ["2 rows of split validation" in data.warnings[0], "2 rows of split test" in data.warnings[1]] == [True, True]
+    assert ["2 rows of split validation" in data.warnings[0], "2 rows of split test" in data.warnings[1]] == [
+        True,
+        True,
+    ]
     assert len(data.validation) == 4
 
 
@@ -88,8 +93,14 @@ BROKEN = {
     "no_column.csv": ("path,label\na.png,boot\n", "has no column uri; its columns are path, label"),
     "too_many.csv": ("uri,label\na.png,boot,train,7\n", "too_many.csv:2: more values than columns"),
     "quote.csv": ('uri,label\n"a.png,boot\n', "is no csv file"),
-    "split.csv": ("uri,label,split\na.png,boot,holdout\n", "split.csv:2: split 'holdout' is not one of train, validation"),
-    "scheme.csv": ("uri,label\ns3://bucket/a.png,boot\n", "scheme.csv:2: uri 's3://bucket/a.png': only file:// and pvc://"),
+    "split.csv": (
+        "uri,label,split\na.png,boot,holdout\n",
+        "split.csv:2: split 'holdout' is not one of train, validation",
+    ),
+    "scheme.csv": (
+        "uri,label\ns3://bucket/a.png,boot\n",
+        "scheme.csv:2: uri 's3://bucket/a.png': only file:// and pvc://",
+    ),
     "latin1.csv": ("uri,label\nd\udce9.png,boot\n", "is no csv file"),
     "endless.jsonl": ('{"uri": "' + "a" * 70_000 + '"}\n', "endless.jsonl:1: the line is longer than 65536"),
     "array.jsonl": ('{"uri": "a.png", "label": "x"}\n[1]\n', "array.jsonl:2: is no JSON object"),
@@ -111,7 +122,8 @@ def test_a_broken_manifest_is_refused_naming_file_and_line(shoes: Path, opened: 
 
 
 @pytest.mark.parametrize(
-    "uri", ["../secret.png", "/etc/passwd", "file:///etc/passwd", "pvc://other/a.png", "train/link.png", "train/all/b.png"]
+    "uri",
+    ["../secret.png", "/etc/passwd", "file:///etc/passwd", "pvc://other/a.png", "train/link.png", "train/all/b.png"],
 )
 def test_a_manifest_on_a_volume_cannot_name_a_file_outside_of_it(
     shoes: Path, opened: Opened, paint: Callable[..., Path], uri: str
@@ -125,7 +137,9 @@ def test_a_manifest_on_a_volume_cannot_name_a_file_outside_of_it(
     assert caught.value.reason is Reason.DATA_UNREADABLE
 
 
-def test_a_folder_on_a_volume_cannot_link_outside_of_it(shoes: Path, opened: Opened, paint: Callable[..., Path]) -> None:
+def test_a_folder_on_a_volume_cannot_link_outside_of_it(
+    shoes: Path, opened: Opened, paint: Callable[..., Path]
+) -> None:
     (shoes / "train/boot/linked.png").symlink_to(paint(shoes.parent / "secret.png"))
     with pytest.raises(RunError, match=r"linked\.png: leads out of its volume"):
         opened(train={"uri": "pvc://shoes/train"})

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snowmelt_trainer.data.batches import epoch_order, evaluation_shard, global_step, shard, steps_per_epoch
+
+SAMPLES = st.integers(1, 300)
+BATCHES = st.integers(1, 64)
+WORLDS = st.integers(1, 3)
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+@given(samples=SAMPLES, batch=BATCHES, world=WORLDS, seed=SEEDS)
+def test_an_epoch_visits_each_sample_once_over_any_number_of_workers(
+    samples: int, batch: int, world: int, seed: int
+) -> None:
+    order = epoch_order(samples, seed=seed, stage=1, epoch=2)
+    steps = steps_per_epoch(samples, batch)
+    visited = [shard(order, step, batch, rank, world).tolist() for step in range(steps) for rank in range(world)]
+    assert sorted(chain.from_iterable(visited)) == list(range(samples))
+
+
+@given(samples=SAMPLES, batch=BATCHES, seed=SEEDS, data=st.data())
+def test_a_step_has_the_same_samples_over_any_number_of_workers(
+    samples: int, batch: int, seed: int, data: st.DataObject
+) -> None:
+    order = epoch_order(samples, seed=seed, stage=0, epoch=0)
+    step = data.draw(st.integers(0, steps_per_epoch(samples, batch) - 1))
+    together = [
+        sorted(np.concatenate([shard(order, step, batch, r, world) for r in range(world)])) for world in (1, 2, 3)
+    ]
+    assert together[0] == together[1] == together[2] == sorted(global_step(order, step, batch))
+
+
+@given(samples=SAMPLES, batch=BATCHES, world=WORLDS)
+def test_steps_and_shards_differ_by_one_sample_at_most(samples: int, batch: int, world: int) -> None:
+    order = np.arange(samples)
+    sizes = [len(global_step(order, step, batch)) for step in range(steps_per_epoch(samples, batch))]
+    assert max(sizes) <= batch
+    assert max(sizes) - min(sizes) <= 1
+    shares = [len(shard(order, 0, batch, rank, world)) for rank in range(world)]
+    assert max(shares) - min(shares) <= 1
+
+
+@given(samples=SAMPLES, world=WORLDS)
+def test_an_evaluation_sees_each_sample_once_and_none_padded(samples: int, world: int) -> None:
+    assert sorted(i for rank in range(world) for i in evaluation_shard(samples, rank, world)) == list(range(samples))
+
+
+def test_each_epoch_of_each_stage_has_an_order_of_its_own() -> None:
+    orders = {tuple(epoch_order(50, seed=s, stage=t, epoch=e)) for s in (0, 1) for t in (0, 1) for e in (0, 1)}
+    assert len(orders) == 8
+
+
+def test_the_order_is_pinned_so_that_an_upgrade_cannot_change_a_resumed_run_unnoticed() -> None:
+    assert epoch_order(8, seed=0, stage=0, epoch=0).tolist() == [6, 5, 7, 2, 3, 4, 0, 1]
+
+
+def test_a_step_beyond_the_epoch_is_refused() -> None:
+    with pytest.raises(IndexError, match="step 2 of an epoch of 2"):
+        global_step(np.arange(10), 2, 5)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
+from snowmelt_trainer.contract import Reason
+from snowmelt_trainer.contract.data import Augmentation
+from snowmelt_trainer.data import (
+    Draw,
+    EvaluationLoader,
+    ImageDataset,
+    SampleSet,
+    TrainingLoader,
+    View,
+    loading,
+    resolve,
+)
+from snowmelt_trainer.errors import RunError
+
+STRONG = View(16, IMAGENET_PREPROCESSING, Augmentation.STRONG, seed=5)
+Paint = Callable[..., Path]
+
+
+@pytest.fixture
+def samples(tmp_path: Path, paint: Paint) -> SampleSet:
+    return SampleSet(
+        tuple(str(paint(tmp_path / f"{i}.png", (24, 24))) for i in range(11)), tuple(i % 3 for i in range(11))
+    )
+
+
+def loader(
+    samples: SampleSet, *, rank: int = 0, world: int = 1, processes: int = 0, view: View = STRONG
+) -> TrainingLoader:
+    return TrainingLoader(
+        ImageDataset(samples, view), seed=7, global_batch=4, rank=rank, world=world, processes=processes
+    )
+
+
+def by_sample(batches: list[tuple[Tensor, Tensor, Tensor]]) -> dict[int, Tensor]:
+    return {int(i): image for images, _, ids in batches for image, i in zip(images, ids, strict=True)}
+
+
+def same(one: dict[int, Tensor], other: dict[int, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[i], other[i]) for i in one)
+
+
+def test_an_epoch_is_the_same_over_one_two_and_three_workers(samples: SampleSet) -> None:
+    alone = by_sample(list(loader(samples).epoch(1, 2)))
+    assert len(alone) == 11
+    for world in (2, 3):
+        shares = [by_sample(list(loader(samples, rank=rank, world=world).epoch(1, 2))) for rank in range(world)]
+        assert same(alone, {i: image for share in shares for i, image in share.items()})
+
+
+def test_an_epoch_resumed_at_any_step_goes_on_as_if_nothing_had_happened(samples: SampleSet) -> None:
+    whole = list(loader(samples).epoch(0, 3))
+    for step in range(len(whole) + 1):
+        rest = list(loader(samples).epoch(0, 3, start_step=step))
+        assert len(rest) == len(whole) - step
+        assert all(
+            torch.equal(a, b)
+            for one, other in zip(rest, whole[step:], strict=True)
+            for a, b in zip(one, other, strict=True)
+        )
+
+
+def test_processes_load_what_the_caller_would_have_loaded(samples: SampleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "WORTH_PROCESSES", 0)
+    apart, here = loader(samples, processes=1), loader(samples)
+    for epoch in range(2):
+        assert same(by_sample(list(apart.epoch(0, epoch))), by_sample(list(here.epoch(0, epoch))))
+    next(apart.epoch(0, 2))  # left early, as at the end of a resumed run
+    assert same(by_sample(list(apart.epoch(0, 3))), by_sample(list(here.epoch(0, 3))))
+
+
+def test_a_file_lost_after_the_inspection_is_named_across_processes(
+    samples: SampleSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "WORTH_PROCESSES", 0)
+    Path(samples.paths[4]).unlink()
+    for processes in (0, 1):
+        with pytest.raises(RunError, match=r"4\.png") as caught:
+            list(loader(samples, processes=processes).epoch(0, 0))
+        assert caught.value.reason is Reason.DATA_NOT_FOUND
+
+
+@pytest.mark.parametrize("level", [Augmentation.LIGHT, Augmentation.STANDARD, Augmentation.STRONG])
+def test_augmentation_follows_from_seed_stage_epoch_and_sample(samples: SampleSet, level: Augmentation) -> None:
+    dataset = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, level, seed=5))
+    other_seed = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, level, seed=6))
+    once = dataset[Draw(1, 0, 0)][0]
+    torch.manual_seed(99)
+    assert torch.equal(once, dataset[Draw(1, 0, 0)][0])
+    assert not torch.equal(once, dataset[Draw(1, 0, 1)][0])
+    assert not torch.equal(once, dataset[Draw(1, 1, 0)][0])
+    assert not torch.equal(once, other_seed[Draw(1, 0, 0)][0])
+    assert once.shape == (3, 16, 16)
+    assert once.dtype == torch.float32
+
+
+def test_augmentation_leaves_the_stream_of_dropout_alone(samples: SampleSet) -> None:
+    torch.manual_seed(1)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(1)
+    ImageDataset(samples, STRONG)[Draw(0, 0, 0)]
+    assert torch.equal(torch.rand(3), undisturbed)
+
+
+def test_evaluation_and_augmentation_none_see_the_plain_image(samples: SampleSet) -> None:
+    plain = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING))
+    assert torch.equal(ImageDataset(samples, STRONG)[2][0], plain[2][0])
+    assert torch.equal(plain[Draw(2, 0, 0)][0], plain[2][0])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.std))
+    pixels = plain[2][0] * std + mean
+    assert 0 <= pixels.min() < 0.3
+    assert 0.7 < pixels.max() <= 1.0001
+
+
+def test_no_level_mirrors_an_image(tmp_path: Path) -> None:
+    """A bright left edge stays on the left in every draw."""
+    image = Image.new("L", (32, 32), 0)
+    image.paste(255, (0, 0, 12, 32))
+    image.save(tmp_path / "left.png")
+    samples = SampleSet((str(tmp_path / "left.png"),), (0,))
+    for level in (Augmentation.LIGHT, Augmentation.STANDARD):
+        dataset = ImageDataset(samples, View(32, IMAGENET_PREPROCESSING, level))
+        for epoch in range(40):
+            varied = dataset[Draw(0, 0, epoch)][0]
+            assert varied[:, :, :16].mean() > varied[:, :, 16:].mean()
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 3 * 16 * 16 * 5, 1 << 20])
+def test_the_cache_holds_what_it_may_and_changes_nothing(samples: SampleSet, cache_bytes: int) -> None:
+    cached = ImageDataset(samples, STRONG, cache_bytes=cache_bytes)
+    fresh = [ImageDataset(samples, STRONG, cache_bytes=0)[i][0] for i in range(11)]
+    for _ in range(2):
+        assert all(torch.equal(cached[i][0], fresh[i]) for i in range(11))
+    for path in samples.paths:
+        Path(path).unlink()
+    held = [i for i in range(11) if _readable(cached, i)]
+    assert len(held) == min(11, cache_bytes // (3 * 16 * 16))
+
+
+def _readable(dataset: ImageDataset, i: int) -> bool:
+    try:
+        return dataset[i] is not None
+    except RunError:
+        return False
+
+
+def test_evaluation_batches_hold_each_sample_once_over_all_workers(samples: SampleSet) -> None:
+    dataset = ImageDataset(samples, STRONG)
+    for world in (1, 2, 3):
+        shares = [EvaluationLoader(dataset, batch=2, rank=rank, world=world) for rank in range(world)]
+        for _ in range(2):
+            batches = [batch for share in shares for batch in share]
+            assert sorted(int(i) for _, _, ids in batches for i in ids) == list(range(11))
+            assert all(
+                samples.labels[int(i)] == int(label)
+                for _, labels, ids in batches
+                for i, label in zip(ids, labels, strict=True)
+            )
+
+
+def test_a_worker_without_a_sample_in_a_step_gets_an_empty_batch(samples: SampleSet) -> None:
+    few = samples.take([0, 1])
+    images, labels, ids = next(loader(few, rank=2, world=3).epoch(0, 0))
+    assert (images.shape, labels.shape, ids.shape) == ((0, 3, 16, 16), (0,), (0,))
+
+
+def test_auto_is_light_for_few_images_and_standard_for_many() -> None:
+    assert [resolve(Augmentation.AUTO, n) for n in (999, 1000)] == [Augmentation.LIGHT, Augmentation.STANDARD]
+    assert resolve(Augmentation.NONE, 10**6) is Augmentation.NONE
