@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -23,7 +24,6 @@ from hack.localoperator import LocalOperator
 from hack.localray import LocalRay
 
 REPOSITORY = EXAMPLES.parent
-DEMO = REPOSITORY / ".demo"
 MANIFEST = EXAMPLES / "digits.yaml"
 JOB = "digits"
 USER = "alice"
@@ -33,12 +33,15 @@ CPUS = 2
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m hack.demo", description=__doc__)
+    parser.add_argument("--directory", type=Path, default=REPOSITORY / ".demo", help="where all lies (%(default)s)")
+    folder = parser.parse_args().directory.resolve()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     os.environ[MARK] = secrets.token_hex(8)
     try:
-        with _alone():
-            return demo()
+        with _alone(folder):
+            return demo(folder)
     except KeyboardInterrupt:
         print("\ninterrupted: everything is being stopped", file=sys.stderr)
         return 130
@@ -51,7 +54,7 @@ def main() -> int:
         marked.kill(MARK, os.environ[MARK])
 
 
-def demo() -> int:
+def demo(folder: Path) -> int:
     """Run it; 0 only when the job Succeeded."""
     began = time.monotonic()
 
@@ -59,52 +62,49 @@ def demo() -> int:
         print(f"[{time.monotonic() - began:3.0f} s] {text}", flush=True)
 
     binaries = find_binaries()
-    volumes = DEMO / "volumes"
+    volumes = folder / "volumes"
     say("writing the digits and the pretrained backbone")
     fill_volumes(volumes)
     with ExitStack() as stack:
         say("starting etcd and kube-apiserver")
-        plane = stack.enter_context(ControlPlane(DEMO / "kube", binaries=binaries))
+        plane = stack.enter_context(ControlPlane(folder / "kube", binaries=binaries))
         plane.install_crds(*sorted((REPOSITORY / "crds").glob("*.yaml")))
         plane.kubectl("apply", "-f", REPOSITORY / "hack/kube/rbac.yaml")
         say("starting Ray")
-        ray = stack.enter_context(LocalRay(DEMO / "ray.log", cpus=CPUS))
+        ray = stack.enter_context(LocalRay(folder / "ray.log", cpus=CPUS))
+        stack.callback(_keep_trainer_log, ray, folder / "trainer.log")
         say("starting the operator")
-        settings: dict[str, str | Path] = {
-            "ray_address": ray.dashboard_url,
-            "ray_token_file": ray.token_file,
-            "volumes_root": volumes,
-        }
-        stack.enter_context(LocalOperator(plane, DEMO / "operator.log", launcher="ray", **settings))
-        stack.callback(_keep_logs, ray)
+        settings: dict[str, str | Path] = {"ray_address": ray.dashboard_url, "ray_token_file": ray.token_file}
+        log = folder / "operator.log"
+        stack.enter_context(LocalOperator(plane, log, launcher="ray", volumes_root=volumes, **settings))
         say(f"kubectl apply -f {MANIFEST.relative_to(REPOSITORY)}")
         print(plane.kubectl("apply", "-f", MANIFEST, user=USER), end="", flush=True)
-        job = watch(plane)
+        job = watch(plane, folder / "finetunejob.json")
         say("done")
         print(plane.kubectl("get", "finetunejob", JOB, "-o", "wide", user=USER), end="")
-    return conclude(job, volumes)
+    return conclude(job, folder)
 
 
-def watch(plane: ControlPlane) -> dict[str, Any]:
-    """Show the job live until it has ended; the final object, which is also left in .demo/finetunejob.json."""
+def watch(plane: ControlPlane, kept: Path) -> dict[str, Any]:
+    """Show the job live until it has ended; the final object, which is also left in the file `kept`."""
     command = [sys.executable, "-m", "snowmelt_cli", "watch", JOB]
     subprocess.run(command, env=os.environ | {"KUBECONFIG": str(plane.kubeconfig(USER))}, check=False)
     job: dict[str, Any] = plane.get("finetunejob", JOB, user=USER)
-    (DEMO / "finetunejob.json").write_text(json.dumps(job, indent=2) + "\n")
+    kept.write_text(json.dumps(job, indent=2) + "\n")
     return job
 
 
-def conclude(job: dict[str, Any], volumes: Path) -> int:
+def conclude(job: dict[str, Any], folder: Path) -> int:
     """Say how it ended and where everything lies."""
     status = job.get("status", {})
     succeeded = status.get("phase") == "Succeeded"
     if succeeded:
-        model = volumes / status["result"]["modelUri"].removeprefix("pvc://")
+        model = folder / "volumes" / status["result"]["modelUri"].removeprefix("pvc://")
         print(f"model    {_shown(model / 'model.safetensors')}\nmetrics  {_shown(model / 'metrics.json')}")
     else:
         print(f"the job did not succeed: {_failure(status)}", file=sys.stderr)
-    print(f"object   {_shown(DEMO / 'finetunejob.json')}")
-    print(f"logs     {_shown(DEMO / 'operator.log')} and {_shown(DEMO / 'trainer.log')}")
+    print(f"object   {_shown(folder / 'finetunejob.json')}")
+    print(f"logs     {_shown(folder / 'operator.log')} and {_shown(folder / 'trainer.log')}")
     return 0 if succeeded else 1
 
 
@@ -116,26 +116,24 @@ def _failure(status: dict[str, Any]) -> str:
 
 
 def _shown(path: Path) -> Path:
-    return path.relative_to(REPOSITORY)
+    return path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
 
 
-def _keep_logs(ray: LocalRay) -> None:
+def _keep_trainer_log(ray: LocalRay, kept: Path) -> None:
     """Copy what the trainer printed, before Ray and its folder go."""
-    with (DEMO / "trainer.log").open("w") as kept:
-        for log in sorted(ray.logs.glob("job-driver-*.log")):
-            kept.write(log.read_text(errors="replace"))
+    kept.write_text("".join(log.read_text(errors="replace") for log in sorted(ray.logs.glob("job-driver-*.log"))))
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """An empty .demo that no other demo of this checkout uses."""
-    DEMO.mkdir(exist_ok=True)
-    with (DEMO / "lock").open("w") as lock:
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, emptied, while no other demo uses it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ControlPlaneError("another demo runs in this checkout: wait for it or stop it") from None
-        for left in DEMO.iterdir():
+            raise ControlPlaneError(f"another demo uses {folder}: wait for it or stop it") from None
+        for left in folder.iterdir():
             if left.is_dir():
                 shutil.rmtree(left)
             elif left.name != "lock":
