@@ -1,0 +1,99 @@
+"""The driver's pure parts: what a failure is called, in which order snapshots go out."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import pickle
+import re
+from datetime import UTC, datetime
+
+import pytest
+import ray.exceptions
+import torch
+from ray.train import ControllerError, WorkerGroupError
+
+from snowmelt_trainer.contract.progress import FinalRecord, Progress, ProgressStatus
+from snowmelt_trainer.contract.reasons import Outcome, Reason
+from snowmelt_trainer.driver.announcer import Announcer
+from snowmelt_trainer.driver.failures import StopAtNamedFailure, UnforeseenError, explain, sendable_errors
+from snowmelt_trainer.errors import RunError
+
+CORRUPT = RunError(Reason.CORRUPT_IMAGE, "train/a/1.png: cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CORRUPT, Reason.CORRUPT_IMAGE),
+        (ControllerError(CORRUPT), Reason.CORRUPT_IMAGE),
+        (WorkerGroupError("trace", {0: RuntimeError("peer closed"), 1: CORRUPT}), Reason.CORRUPT_IMAGE),
+        (WorkerGroupError("trace", {0: UnforeseenError("x"), 1: ray.exceptions.ActorDiedError()}), Reason.WORKER_LOST),
+        (WorkerGroupError("trace", {0: ray.exceptions.OutOfMemoryError("killed")}), Reason.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
+        (MemoryError(), Reason.OUT_OF_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device", "/models/x"), Reason.STORAGE_FULL),
+        (PermissionError(errno.EACCES, "Permission denied", "/models/x"), Reason.OUTPUT_UNWRITABLE),
+        (WorkerGroupError("trace", {2: UnforeseenError("KeyError in a.py:1 (f): 'x'")}), Reason.INTERNAL_ERROR),
+        (ZeroDivisionError("division by zero"), Reason.INTERNAL_ERROR),
+    ],
+)
+def test_each_failure_has_a_reason_and_a_message_without_a_trace(error: Exception, reason: Reason) -> None:
+    found, message = explain(error)
+    assert found is reason
+    assert message
+    assert "Traceback" not in message
+    assert "\n" not in message
+
+
+def test_an_unforeseen_failure_names_its_type_and_place() -> None:
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        json.loads("{")
+    message = explain(caught.value)[1]
+    assert "JSONDecodeError in " in message
+    assert re.search(r"\w+\.py:\d+", message)
+
+
+def test_a_worker_lets_out_nothing_that_cannot_travel() -> None:
+    class LocalError(Exception):  # cannot be pickled
+        pass
+
+    with pytest.raises(UnforeseenError, match=r"LocalError in test_driver\.py"), sendable_errors():
+        raise LocalError("oh")
+    with pytest.raises(RunError) as caught, sendable_errors():
+        raise OSError(errno.ENOSPC, "full", "/models")
+    assert pickle.loads(pickle.dumps(caught.value)).reason is Reason.STORAGE_FULL
+
+
+def test_a_named_failure_ends_the_run_at_once_and_others_do_not() -> None:
+    with pytest.raises(RunError):
+        StopAtNamedFailure().after_exception(None, {0: RuntimeError("peer closed"), 1: CORRUPT})
+    StopAtNamedFailure().after_exception(None, {0: RuntimeError("peer closed")})
+
+
+def snapshot(percent: int) -> Progress:
+    return Progress(attempt=1, sequence=0, time=datetime.now(UTC), progress=ProgressStatus(percent=percent))
+
+
+def test_snapshots_are_numbered_and_never_go_back() -> None:
+    sent: list[Progress] = []
+    file = io.StringIO()
+    announcer = Announcer(3, sent.append, file)
+    announcer.started()
+    for percent in (10, 40, 20, 50):  # 20: a new group of workers resumed from an earlier checkpoint
+        announcer(snapshot(percent))
+    announcer.ended(FinalRecord(outcome=Outcome.SUCCEEDED, reason=Reason.STAGES_COMPLETED, message="done"))
+    assert [progress.sequence for progress in sent] == [0, 1, 2, 3, 4, 5]
+    assert [progress.progress.percent for progress in sent] == [0, 10, 40, 40, 50, 100]
+    assert {progress.attempt for progress in sent} == {3}
+    assert [Progress.model_validate_json(line) for line in file.getvalue().splitlines()] == sent
+
+
+def test_a_failed_run_ends_where_it_was() -> None:
+    sent: list[Progress] = []
+    announcer = Announcer(1, sent.append)
+    announcer(snapshot(30))
+    announcer.ended(FinalRecord(outcome=Outcome.FAILED, reason=Reason.DIVERGED, message="NaN"))
+    assert sent[-1].progress.percent == 30
+    assert sent[-1].final is not None
