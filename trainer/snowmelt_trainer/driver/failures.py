@@ -77,27 +77,27 @@ def explain(error: BaseException) -> tuple[Reason, str]:
 def _explain_workers(failures: dict[int, Exception]) -> tuple[Reason, str]:
     """Of several workers' failures the one that tells most: a worker that could name its failure, then a dead one; a
     worker's death makes the others fail in their collective operations, which tells nothing."""
-    dead: dict[int, BaseException] = {}
-    for rank, failure in sorted(failures.items()):
-        cause = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
-        if isinstance(cause, ray.exceptions.RayActorError):
-            dead[rank] = cause
-        elif not isinstance(cause, UnforeseenError):
-            return explain(cause)
+    causes = {
+        rank: failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
+        for rank, failure in sorted(failures.items())
+    }
+    explained = {rank: explain(cause) for rank, cause in causes.items()}
+    for reason, message in explained.values():
+        if reason is not Reason.INTERNAL_ERROR:
+            return reason, message
+    dead = [str(rank) for rank, cause in causes.items() if isinstance(cause, ray.exceptions.RayActorError)]
     if dead:
-        ranks = ", ".join(str(rank) for rank in dead)
         return (
             Reason.WORKER_LOST,
-            f"worker {ranks} died, as its predecessors had: see whether its node or its memory limit is to blame",
+            f"worker {', '.join(dead)} died, as its predecessors had: see whether its node or memory limit is to blame",
         )
-    rank, failure = min(failures.items())
-    reason, message = explain(failure)
+    rank, (reason, message) = next(iter(explained.items()))
     return reason, f"worker {rank}: {message}"
 
 
 def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "snowmelt" in frame.filename] or frames
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    ours = [frame for frame in frames if "snowmelt_trainer" in frame.filename] or frames
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} ({ours[-1].name})" if ours else "an unknown place"
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import ray
-from ray.train import FailureConfig, ScalingConfig
-from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.config import LoggingConfig
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
+from ray.train.v2.api.config import RunConfig as RayRunConfig
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.contract.run import RunConfig
@@ -21,7 +24,7 @@ from snowmelt_trainer.driver.failures import StopAtNamedFailure
 from snowmelt_trainer.driver.relay import relayed
 from snowmelt_trainer.driver.worker import Trained, train_worker
 
-MAX_WORKER_FAILURES = 3
+MAX_WORKER_FAILURES = 2
 """How often Ray Train starts the workers anew after one died, within one attempt; they resume from the newest
 checkpoint."""
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -43,7 +46,7 @@ def connected(config: RunConfig) -> Iterator[None]:
         yield
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="WARNING", log_to_driver=False)
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
@@ -51,7 +54,7 @@ def connected(config: RunConfig) -> Iterator[None]:
             num_cpus=math.ceil(config.workers.replicas * config.workers.cpus),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
-            logging_level="WARNING",
+            logging_level=logging.WARNING,
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
         )
@@ -90,4 +93,5 @@ def train(config: RunConfig, data: TargetData, receive: Callable[[Progress], Non
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
-        return Trained.model_validate_json(trainer.fit().return_value)
+        result = cast(Result, trainer.fit())
+        return Trained.model_validate_json(str(result.return_value))

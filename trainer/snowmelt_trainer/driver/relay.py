@@ -60,7 +60,7 @@ def relayed(receive: Callable[[Progress], None]) -> Iterator[Sender]:
     """A sender for the workers; what it sends reaches `receive`, in order, in a thread of the driver. All of it has,
     when the block ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+    mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
     over = threading.Event()
 
     def fetch(wait_s: float) -> bool:

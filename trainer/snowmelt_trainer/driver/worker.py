@@ -102,7 +102,13 @@ def fine_tune(config: RunConfig, data: TargetData, world: World, send: Sender) -
         test=test,
         precision=rig.precision,
         augmentation=resolve(config.data.augmentation, len(data.train)),
-        model=model_config(config.backbone.architecture, data.classes, backbone.preprocessing, config.data.image_size),
+        model=model_config(
+            backbone.model,
+            config.backbone.architecture,
+            classes=data.classes,
+            preprocessing=backbone.preprocessing,
+            image_size=config.data.image_size,
+        ),
     )
 
 

@@ -56,8 +56,9 @@ class World:
             return data
         length = torch.tensor(len(data), device=self.device)
         dist.broadcast(length, src=0)
-        buffer = torch.empty(int(length.item()), dtype=torch.uint8, device=self.device)
-        if self.leads:
+        size = int(length.item())
+        buffer = torch.empty(size, dtype=torch.uint8, device=self.device)
+        if self.leads and size:
             buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         dist.broadcast(buffer, src=0)
         return buffer.cpu().numpy().tobytes()

@@ -60,8 +60,8 @@ class Reporter:
         )
         self.report(state)
 
-    def report(self, state: RunState) -> None:
-        """Says at once where the run stands."""
+    def report(self, state: RunState, *, finished: bool = False) -> None:
+        """Says at once where the run stands; `finished` when no stage follows."""
         self._due = self.clock() + REPORT_EVERY_SECONDS
         self.send(
             snapshot(
@@ -74,6 +74,7 @@ class Reporter:
                 data=self.data,
                 warnings=self.warnings,
                 now=datetime.now(UTC),
+                finished=finished,
             )
         )
 

@@ -79,8 +79,14 @@ def snapshot(
     data: DataStatus,
     warnings: tuple[str, ...],
     now: datetime,
+    finished: bool = False,
 ) -> Progress:
-    """The state as status shows it. Attempt and sequence are the sender's to fill in."""
+    """The state as status shows it. Attempt and sequence are the sender's to fill in.
+
+    `finished` says that no stage follows the one whose row was written last, which is then the one shown.
+    """
+    shown = state.stage - 1 if finished else state.stage
+    epoch = state.epoch if state.ended else state.epoch + 1
     epochs = state.epoch + state.step / steps_per_epoch
     remaining = remaining_seconds(plan, state.stage, epochs, state.stage_seconds)
     newest = state.history[-1] if state.history else None
@@ -88,13 +94,15 @@ def snapshot(
         attempt=1,
         sequence=0,
         time=now,
-        stage=stage_status(plan[state.stage], state.stage + 1, len(plan)) if state.stage < len(plan) else None,
+        stage=stage_status(plan[shown], shown + 1, len(plan)),
         progress=ProgressStatus(
             percent=min(MOST_BEFORE_THE_END, int(100 * share_done(plan, state.stage, epochs))),
-            epoch=state.epoch if state.ended else state.epoch + 1,
-            step=state.epoch * steps_per_epoch + state.step,
+            epoch=state.rows[-1].epochs if finished else epoch,
+            step=state.history[-1].step if finished else state.epoch * steps_per_epoch + state.step,
             samples_per_second=samples_per_second,
-            estimated_completion_time=None if remaining is None else now + timedelta(seconds=round(remaining)),
+            estimated_completion_time=None
+            if remaining is None or finished
+            else now + timedelta(seconds=round(remaining)),
             last_update_time=now,
         ),
         metrics=MetricsStatus(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from snowmelt_trainer.training.precision import autocast
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.seeding import seed_dropout
 from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_second
+
+log = logging.getLogger(__name__)
 
 MAX_GRADIENT_NORM = 5.0
 """Gradients are scaled down to this global norm: far above that of ordinary steps, it only tames a freak batch."""
@@ -44,8 +47,10 @@ class StageTraining:
         optimization = rig.config.optimization
         set_stage(rig.model, rig.groups, self.stage.trainable)
         first = min(index for index, group in enumerate(rig.groups) if group.name in self.stage.trainable)
-        cut = split_at(rig.model, rig.groups, first, rig.config.data.image_size)
-        self.prefix = cut.prefix
+        cut = split_at(rig.model, rig.groups, first)
+        if cut.reason:
+            log.warning("stage %d: %s", self.stage.index, cut.reason)
+        self.features = cut.features
         self.network = self._replicated(cut.suffix)
         self.optimizer = build_optimizer(
             optimization.optimizer,
@@ -110,16 +115,13 @@ class StageTraining:
             self.optimizer, rate_factor(optimization.schedule, state.epoch * rig.train.steps + step, self.total_steps)
         )
         with autocast(rig.precision, device):
-            if self.prefix is not None:
-                with torch.no_grad():
-                    images = self.prefix(images)
-            logits = self.network(images)
+            logits = self.network(self.features(images))
         loss = functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing
         )
         # DDP averages over the workers, whose shares may differ in size: this makes the result the mean over the global
         # batch.
-        (loss * (rig.world.size / self.sizes[step])).backward()
+        torch.autograd.backward(loss * (rig.world.size / self.sizes[step]))
         nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

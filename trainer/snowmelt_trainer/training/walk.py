@@ -48,6 +48,8 @@ def walk(rig: Rig) -> Walked:
         target_met = state.ended is StageEnd.TARGET_MET
         state, optimizer = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters), b""
         _restore_best(rig, state)
+    if rig.world.leads:
+        rig.reporter.report(state, finished=True)
     if state.best is None:
         raise RunError(Reason.INTERNAL_ERROR, "the plan has no stages")
     return Walked(Reason.TARGET_MET if target_met else Reason.STAGES_COMPLETED, state, state.best)
