@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,8 +34,6 @@ def uid(plane: ControlPlane, namespace: str) -> str:
 
 
 def created(plane: ControlPlane, namespace: str) -> str:
-    import json
-
     plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(manifest("shoes")))
     found: str = plane.get("ftj", "shoes", "-n", namespace)["metadata"]["uid"]
     return found

@@ -29,7 +29,13 @@ def status_of(progress: Progress, *, now: datetime) -> dict[str, Any]:
         display=display(progress, now=now),
     )
     document = status.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(_OWNED))
-    return {field: value for field, value in document.items() if value not in ([], {})}
+    return {field: value for field, value in _without_empty_maps(document).items() if value != []}
+
+
+def _without_empty_maps(document: dict[str, Any]) -> dict[str, Any]:
+    """Server-side apply turns a map whose last key we take back into null, which the schema refuses."""
+    pruned = {key: _without_empty_maps(value) if isinstance(value, dict) else value for key, value in document.items()}
+    return {key: value for key, value in pruned.items() if value != {}}
 
 
 _OWNED = ("stage", "progress", "metrics", "stages", "checkpoint", "data", "warnings", "trainer", "result", "display")

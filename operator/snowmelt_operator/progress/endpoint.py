@@ -52,11 +52,6 @@ class Limits:
     """Requests in progress at once."""
 
 
-def progress_url(base_url: str, namespace: str, name: str) -> str:
-    """Where the driver of this job posts."""
-    return base_url.rstrip("/") + ROUTE.format(namespace=namespace, name=name)
-
-
 class ProgressEndpoint:
     """The endpoint as an aiohttp application."""
 

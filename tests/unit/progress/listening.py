@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from snowmelt_operator.progress.endpoint import progress_url
 from snowmelt_operator.progress.tokens import SigningKey
+from snowmelt_operator.render.config import progress_url
 from tests.unit.progress.snapshots import NOON, snapshot
 
 

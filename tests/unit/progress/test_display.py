@@ -83,7 +83,6 @@ def test_status_holds_result_and_the_final_word_of_a_successful_run() -> None:
             "result": {
                 "modelUri": "pvc://models/shoes",
                 "sha256": "0" * 64,
-                "validation": {},
                 "test": {"accuracy": "0.962"},
             },
         },
@@ -101,3 +100,9 @@ def test_what_is_written_is_read_back_as_the_same_status() -> None:
     assert (read.stage, read.metrics, read.trainer and read.trainer.sequence) == (RUNNING.stage, RUNNING.metrics, 7)
     assert read.progress is not None
     assert read.progress.last_update_time == NOON
+
+
+def test_no_map_of_status_is_empty_because_server_side_apply_would_make_it_null() -> None:
+    status = status_of(snapshot(1, metrics=MetricsStatus(validation={"accuracy": "0.9"})), now=NOON)
+    assert status["metrics"] == {"validation": {"accuracy": "0.9"}}
+    assert "metrics" not in status_of(snapshot(1), now=NOON)

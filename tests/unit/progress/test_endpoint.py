@@ -10,9 +10,10 @@ import time
 import jwt
 import pytest
 
-from snowmelt_operator.progress.endpoint import ProgressEndpoint, progress_url
+from snowmelt_operator.progress.endpoint import ProgressEndpoint
 from snowmelt_operator.progress.ratelimit import RateLimit
 from snowmelt_operator.progress.tokens import SigningKey
+from snowmelt_operator.render.config import progress_url
 from snowmelt_trainer.contract.progress import MAX_PROGRESS_BYTES, Progress
 from tests.unit.progress.listening import Listening
 from tests.unit.progress.snapshots import NOON, ScriptedStore, job_document, snapshot

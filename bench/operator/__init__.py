@@ -1,0 +1,1 @@
+"""How the operator does with many FineTuneJobs against a real API server."""

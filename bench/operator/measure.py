@@ -1,0 +1,72 @@
+"""One run of the benchmark: a control plane and an operator of its own, then the figures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.operator import audit
+from bench.operator.load import NAMESPACE, Timeline, apply_and_watch
+from hack.kube import ControlPlane, kuberay_crds
+from hack.localoperator import LocalOperator
+
+REPOSITORY = Path(__file__).parents[2]
+WITHIN_S = 600.0
+SETTLE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run measured; memory in MiB."""
+
+    timeline: Timeline
+    requests_per_job: dict[tuple[str, str], float]
+    writes_per_job: float
+    start_requests: int
+    """Requests of the operator before the first job."""
+    idle_per_minute: dict[tuple[str, str], float]
+    rss_peak: float
+    rss_settled: float
+
+
+def measure(folder: Path, *, jobs: int, idle_seconds: float) -> Figures:
+    """Run it in an empty folder.
+
+    Raises:
+        hack.kube.ControlPlaneError: a part does not come up.
+        TimeoutError: not all jobs were launched within ten minutes.
+    """
+    with ControlPlane(folder, audit=True) as plane:
+        plane.install_crds(*sorted((REPOSITORY / "crds").glob("*.yaml")), *kuberay_crds())
+        plane.kubectl("apply", "-f", REPOSITORY / "hack/kube/rbac.yaml")
+        plane.kubectl("create", "namespace", NAMESPACE)
+        with LocalOperator(plane, folder / "operator.log", trainer_image="example.com/trainer:bench") as operator:
+            begin = datetime.now(UTC)
+            timeline = asyncio.run(apply_and_watch(plane.kubeconfig(), jobs, WITHIN_S))
+            time.sleep(SETTLE_S)
+            settled = datetime.now(UTC)
+            time.sleep(idle_seconds)
+            end = datetime.now(UTC)
+            peak, rss = memory_mib(operator.service.pid)
+        requests = audit.requests_of(plane.audit_log, "operator")
+    work = [request for request in requests if begin <= request.at < settled]
+    return Figures(
+        timeline=timeline,
+        requests_per_job=audit.per_job(work, jobs),
+        writes_per_job=audit.writes_per_job(work, jobs),
+        start_requests=sum(request.at < begin for request in requests),
+        idle_per_minute=audit.per_minute(requests, settled, end),
+        rss_peak=peak,
+        rss_settled=rss,
+    )
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """Peak and present resident memory of a process, from /proc."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    peak, now = (int(fields[name].split()[0]) / 1024 for name in ("VmHWM", "VmRSS"))
+    return peak, now
