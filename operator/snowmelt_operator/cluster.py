@@ -103,9 +103,10 @@ class KubernetesCluster:
         identity: str = "snowmelt-operator",
         timeout_seconds: float = 30.0,
         on_job: Callable[[StoredJob], None] = lambda _: None,
-        on_request: Callable[[str, str], None] = lambda _verb, _resource: None,
+        on_request: Callable[[str, str, bool], None] = lambda _verb, _kind, _answered: None,
     ) -> None:
-        """`on_job` hears of every FineTuneJob that a request brought back, `on_request` of every request."""
+        """`on_job` hears of every FineTuneJob that a request brought back; `on_request` of the verb and kind of every
+        request, and whether the API server answered."""
         self.api_client = client.ApiClient(configuration)
         self.api_client.user_agent = "snowmelt-operator"
         self._configuration = configuration
@@ -208,18 +209,21 @@ class KubernetesCluster:
     ) -> dict[str, Any]:
         method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        self._on_request(verb, kind)
+        answered = False
         try:
             headers = await self._headers("application/json" if method != "PATCH" else _APPLY)
             response = await self.api_client.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=self._timeout
             )
             content = await response.read()
+            answered = True
         except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
             reason = str(error) or type(error).__name__
             raise ClusterUnavailableError(
                 f"the API server {self._configuration.host} cannot be reached: {reason}"
             ) from error
+        finally:
+            self._on_request(verb, kind, answered)
         return _answer(response.status, content, f"{verb} {path}")
 
     async def _headers(self, content_type: str) -> dict[str, str]:

@@ -78,12 +78,15 @@ def fail(seen: Observed, reason: StrEnum, message: str, *, failed: int = 0, acce
         status=status(seen, says, attempts=banked(seen, failed=failed), over=True),
         actions=stop_all(seen),
         events=(event(seen, reason, message, action="Fail", severity=Severity.WARNING),),
+        failed_attempt=reason if failed else None,
     )
 
 
-def start(seen: Observed, job: FineTuneJob, *, why: Event | None = None, failed: int = 0, rule: str) -> Decision:
+def start(
+    seen: Observed, job: FineTuneJob, *, why: Event | None = None, failed_attempt: StrEnum | None = None, rule: str
+) -> Decision:
     """The next attempt. One that was launched and never recorded is found again, since its name is the same."""
-    before = banked(seen, failed=failed)
+    before = banked(seen, failed=0 if failed_attempt is None else 1)
     attempt = seen.attempts.current + 1
     name = seen.name_attempt(job.metadata, attempt)
     says = [accepted(), *idle(seen, Reason.STARTING), checkpoint(seen)]
@@ -99,6 +102,7 @@ def start(seen: Observed, job: FineTuneJob, *, why: Event | None = None, failed:
         status=status(seen, says, attempts=attempts, run_name=name),
         actions=(LaunchAttempt(attempt),),
         events=(why or launched,),
+        failed_attempt=failed_attempt,
     )
 
 
@@ -112,7 +116,7 @@ def attempt_failed(seen: Observed, job: FineTuneJob, reason: StrEnum, message: s
     current = seen.attempts.current
     note = f"attempt {current} failed and attempt {current + 1} was started ({failed} of {limit} retries); {cause}"
     retrying = event(seen, Reason.RETRYING, note, action="Launch", severity=Severity.WARNING, attempt=current + 1)
-    return start(seen, job, why=retrying, failed=1, rule=rule)
+    return start(seen, job, why=retrying, failed_attempt=reason, rule=rule)
 
 
 def event(

@@ -101,6 +101,8 @@ class Decision:
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     recheck_after: timedelta | None = None
+    failed_attempt: str | None = None
+    """The reason, when this counts an attempt as failed."""
 
     @property
     def launches(self) -> bool:

@@ -10,7 +10,7 @@ from snowmelt_operator.api.v1alpha1 import ObjectMeta
 from snowmelt_operator.cluster import Cluster, ClusterRefusedError
 from snowmelt_operator.launchers.base import Launch, LauncherUnavailableError, LaunchRefusedError, Wake
 from snowmelt_operator.launchers.rayjob_status import RayJob
-from snowmelt_operator.render.names import SELECTOR, UID_LABEL, rayjob_name
+from snowmelt_operator.render.names import SELECTOR, rayjob_name
 from snowmelt_operator.render.rayjob import (
     RAYJOB_API_VERSION,
     RAYJOB_KIND,
@@ -52,7 +52,8 @@ class KubeRayLauncher:
     async def launch(self, launch: Launch) -> None:
         job, attempt = launch.job, launch.attempt
         try:
-            await self._create(render_secret(job, attempt, launch.config, launch.token), job.metadata)
+            # Applied, so that no right to read Secrets is needed; one of an earlier job of this name is overwritten.
+            await self._cluster.apply(render_secret(job, attempt, launch.config, launch.token))
             await self._create(render_rayjob(job, attempt, self._defaults), job.metadata)
         except ClusterRefusedError as error:
             if error.status in _INVALID:
@@ -142,21 +143,18 @@ class KubeRayLauncher:
         rayjob = RayJob.parse(document) if document is not None else None
         return rayjob if rayjob is not None and rayjob.job_uid == job.uid else None
 
-    async def _create(self, manifest: dict[str, Any], job: ObjectMeta) -> None:
+    async def _create(self, rayjob: dict[str, Any], job: ObjectMeta) -> None:
         """Create; what exists already is fine when it is this job's, and in the way when it is not."""
-        if await self._cluster.create(manifest):
+        if await self._cluster.create(rayjob):
             return
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        existing = await self._cluster.get(manifest["apiVersion"], kind, job.namespace, name)
+        name = rayjob["metadata"]["name"]
+        document = await self._cluster.get(RAYJOB_API_VERSION, RAYJOB_KIND, job.namespace, name)
+        if document is None:
+            raise LauncherUnavailableError(f"RayJob {name} was deleted this moment; creating it again")
+        existing = RayJob.parse(document)
         if existing is None:
-            raise LauncherUnavailableError(f"{kind} {name} was deleted this moment; creating it again")
-        metadata = existing["metadata"]
-        ours = (metadata.get("labels") or {}).get(UID_LABEL) == job.uid
-        if ours and "deletionTimestamp" not in metadata:
+            raise LauncherUnavailableError(f"RayJob {job.namespace}/{name} is not Snowmelt's: delete or rename it")
+        if existing.job_uid == job.uid and existing.metadata.deletion_timestamp is None:
             return
-        if not ours and not (metadata.get("labels") or {}).get(UID_LABEL):
-            raise LauncherUnavailableError(
-                f"{kind} {job.namespace}/{name} exists and is not Snowmelt's: delete or rename it"
-            )
-        await self._cluster.delete(manifest["apiVersion"], kind, job.namespace, name, uid=metadata["uid"])
-        raise LauncherUnavailableError(f"{kind} {name} of an earlier FineTuneJob of this name is still being deleted")
+        await self._cluster.delete(RAYJOB_API_VERSION, RAYJOB_KIND, job.namespace, name, uid=existing.metadata.uid)
+        raise LauncherUnavailableError(f"RayJob {name} of an earlier FineTuneJob of this name is still being deleted")

@@ -43,3 +43,8 @@ def worker_group(spec: FineTuneJobSpec) -> WorkerGroup:
 def _amount(resources: Resources, name: str) -> Decimal:
     """What is requested, or the limit where no request is given, as Kubernetes defaults it."""
     return parse_quantity(resources.requests.get(name, resources.limits.get(name, 0)))
+
+
+def progress_url(base_url: str, namespace: str, name: str) -> str:
+    """Where the trainer of a job posts its progress."""
+    return f"{base_url.rstrip('/')}/v1/namespaces/{namespace}/finetunejobs/{name}/progress"

@@ -51,7 +51,6 @@ def render_secret(job: FineTuneJob, attempt: int, config: RunConfig, token: str)
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": _metadata(job.metadata, attempt),
-        "immutable": True,
         "type": "Opaque",
         "stringData": {"config.json": config.model_dump_json(by_alias=True, exclude_none=True), "token": token},
     }

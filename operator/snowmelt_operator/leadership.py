@@ -1,0 +1,88 @@
+"""One leader among several replicas, by a Lease (`kubernetes.aio.leaderelection`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.leaderelection.electionconfig import Config
+from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+LEASE_SECONDS = 15.0
+RENEW_SECONDS = 10.0
+RETRY_SECONDS = 2.0
+"""client-go's defaults: a leader that cannot renew for 10 s stops, and after 15 s another may lead."""
+
+
+class LeadershipLostError(Exception):
+    """Another replica may lead now; the process ends and starts as a follower."""
+
+
+class _Lock(LeaseLock):
+    """A Lease; an API server that cannot be reached is a failed try, where the library would end the election."""
+
+    async def get(
+        self, name: str, namespace: str
+    ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
+        try:
+            return await super().get(name, namespace)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return False, ApiException(status=0, reason=str(error) or type(error).__name__)
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        try:
+            return await super().create(name, namespace, election_record)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        try:
+            return await super().update(name, namespace, updated_record)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+
+async def lead(
+    work: Callable[[], Awaitable[None]], api_client: client.ApiClient, *, name: str, namespace: str, identity: str
+) -> None:
+    """Wait until this replica leads, then do the work while it does.
+
+    Raises:
+        LeadershipLostError: the Lease could not be renewed; the work was cancelled.
+        Exception: whatever the work raises.
+    """
+    working = asyncio.get_running_loop().create_future()
+
+    async def elected() -> None:
+        # The election would neither look at how the work ends nor take it along when it is cancelled.
+        task = asyncio.ensure_future(work())
+        working.set_result(task)
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+
+    async def lost() -> None:
+        raise LeadershipLostError(f"Lease {namespace}/{name} could not be renewed by {identity}")
+
+    lock = _Lock(name, namespace, identity, api_client)
+    config = Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, elected, lost)
+    election = asyncio.create_task(LeaderElection(config).run(), name="leader election")
+    try:
+        await asyncio.wait({election, working}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            task = working.result()
+            await asyncio.wait({election, task}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and not task.cancelled():
+                await task
+        await election
+    finally:
+        election.cancel()
+        if working.done():
+            working.result().cancel()
+            await asyncio.gather(working.result(), return_exceptions=True)

@@ -1,0 +1,58 @@
+"""Where the key that signs progress tokens comes from: a file, or a Secret that the first replica creates."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+
+from snowmelt_operator.cluster import Cluster, ClusterUnavailableError
+from snowmelt_operator.progress.tokens import MIN_KEY_BYTES, SigningKey
+from snowmelt_operator.settings import Settings, SettingsError
+
+_RETRY_SECONDS = 2.0
+_DATA_KEY = "key"
+
+log = logging.getLogger(__name__)
+
+
+async def load_key(settings: Settings, cluster: Cluster) -> SigningKey:
+    """The key; waits for the API server when it has to come from there.
+
+    Raises:
+        SettingsError: the file or the Secret holds no usable key.
+        ClusterRefusedError: the operator may not read or create the Secret.
+    """
+    if settings.token_key_file is not None:
+        try:
+            return SigningKey(settings.token_key_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"SNOWMELT_TOKEN_KEY_FILE: {error}") from error
+    while True:
+        try:
+            return await _from_secret(settings.operator_namespace, settings.token_secret, cluster)
+        except ClusterUnavailableError as error:
+            log.warning("%s; trying again in %.0f s", error, _RETRY_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _from_secret(namespace: str, name: str, cluster: Cluster) -> SigningKey:
+    fresh = base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)).decode()
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "type": "Opaque",
+        "immutable": True,
+        "data": {_DATA_KEY: fresh},
+    }
+    await cluster.create(manifest)  # of several replicas one creates it, and all read what it wrote
+    stored = await cluster.get("v1", "Secret", namespace, name)
+    if stored is None:
+        raise ClusterUnavailableError(f"Secret {namespace}/{name} was deleted this moment")
+    try:
+        return SigningKey(base64.b64decode(stored["data"][_DATA_KEY], validate=True))
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"Secret {namespace}/{name} holds no usable {_DATA_KEY!r}: delete it, and it is created anew"
+        raise SettingsError(problem) from error
