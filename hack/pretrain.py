@@ -101,7 +101,7 @@ def accuracy(model: nn.Module, letters: Letters, image_size: int) -> tuple[float
 
 
 def write(model: nn.Module, recipe: Recipe, fonts: list[str], figures: tuple[float, float], out: Path) -> Path:
-    """Weights with metadata; the head is left out, since fine-tuning replaces it."""
+    """Weights with metadata; the head for the 52 letters is among them, and fine-tuning replaces it."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"letters-{recipe.architecture}.safetensors"
     metadata = {

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 LETTERS = string.ascii_letters
 DEBIAN_PACKAGES = (
+    "fonts-breip",
     "fonts-bwht",
     "fonts-cantarell",
     "fonts-comic-neue",
@@ -37,6 +38,7 @@ DEBIAN_PACKAGES = (
     "fonts-karla",
     "fonts-kaushanscript",
     "fonts-klee",
+    "fonts-kristi",
     "fonts-lato",
     "fonts-liberation2",
     "fonts-open-sans",
