@@ -1,0 +1,81 @@
+"""Real images (scikit-learn's handwritten digits), real checkpoints on disk, a real Ray for several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from hack.data.folders import write_folders
+from snowmelt_trainer.contract import RunConfig
+
+Configure = Callable[..., RunConfig]
+PER_CLASS = {"train": 24, "test": 6}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Figures do not depend on how many cores this machine has."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders train/ and test/ with the first 24 and the next 6 images of each digit, at 8x8 pixels."""
+    root = tmp_path_factory.mktemp("digits")
+    images, targets = load_digits(return_X_y=True)
+    for split, start in (("train", 0), ("test", PER_CLASS["train"])):
+        chosen = (
+            (str(digit), f"{place:03d}", Image.fromarray((images[place].reshape(8, 8) * 15.9).astype("uint8")))
+            for digit in range(10)
+            for place in (targets == digit).nonzero()[0][start : start + PER_CLASS[split]]
+        )
+        write_folders(root / split, chosen)
+    return root
+
+
+@pytest.fixture
+def configure(digits: Path, tmp_path: Path) -> Configure:
+    """A run on the digits, small enough for seconds; sections of the configuration can be replaced field by field."""
+
+    def build(uid: str = "run", output: Path = tmp_path / "models", **sections: dict[str, Any]) -> RunConfig:
+        document: dict[str, dict[str, Any]] = {
+            "job": {"namespace": "tests", "name": "digits", "uid": uid},
+            "backbone": {"architecture": "shufflenet_v2_x0_5", "weights": "None"},
+            "data": {
+                "train": {"uri": f"file://{digits}/train"},
+                "validation": {"fraction": 0.25},
+                "test": {"uri": f"file://{digits}/test"},
+                "imageSize": 32,
+            },
+            "unfreezing": {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}},
+            "optimization": {"batchSize": 45, "precision": "Float32"},
+            "output": {"uri": f"file://{output}"},
+        }
+        for section, fields in sections.items():
+            document[section] = document.get(section, {}) | fields
+        return RunConfig.model_validate(document)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of the test's own, with more logical CPUs than this machine may have."""
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=128 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()
