@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from snowmelt_trainer.backbones.network import builder_options
+from snowmelt_trainer.backbones.state import load_state
 from snowmelt_trainer.backbones.types import Preprocessing
 
 WEIGHTS_FILE = "model.safetensors"
@@ -58,6 +59,6 @@ def load_model(directory: str | Path) -> tuple[nn.Module, tuple[str, ...], Prepr
     folder = Path(directory)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     model = get_model(config["architecture"], weights=None, **config["options"])
-    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    load_state(model, load_file(folder / WEIGHTS_FILE))
     preprocessing = TypeAdapter(Preprocessing).validate_python(config["preprocessing"])
     return model.eval(), tuple(config["classes"]), preprocessing

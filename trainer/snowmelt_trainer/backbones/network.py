@@ -55,7 +55,7 @@ def _problem_with(architecture: str, image_size: int) -> tuple[Reason, str] | No
     except (AssertionError, ValueError) as error:  # ViT and MaxViT take multiples of a patch only
         return Reason.INVALID_CONFIG, str(error).splitlines()[0]
     try:
-        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+        model.to("meta")(torch.empty(1, 3, image_size, image_size, device="meta"))
     except RuntimeError as error:
         return Reason.IMAGE_TOO_SMALL, str(error).splitlines()[0]
     return None
@@ -67,11 +67,11 @@ def build_network(architecture: str, *, image_size: int) -> nn.Module:
 
 
 def build_skeleton(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """The network on the meta device: shapes and names, no memory."""
+    """The network with its parameters, the head's apart, on the meta device: shapes and names, hardly any memory."""
     with torch.random.fork_rng(devices=[]), _WithoutWeights():
         model = build_network(architecture, image_size=image_size)
     replace_head(model, num_classes=num_classes, dropout=0.0, seed=0)
-    return model.to("meta")
+    return model
 
 
 class _WithoutWeights(TorchFunctionMode):

@@ -16,6 +16,7 @@ from snowmelt_trainer.backbones.checkpoint_file import Checkpoint, read_checkpoi
 from snowmelt_trainer.backbones.head import head_name
 from snowmelt_trainer.backbones.lookalike import Shapes, lookalike, shapes_of
 from snowmelt_trainer.backbones.registry import published_weights
+from snowmelt_trainer.backbones.state import load_state
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.backbone import Backbone
 from snowmelt_trainer.contract.reasons import Reason
@@ -100,11 +101,7 @@ def _load(model: nn.Module, checkpoint: Checkpoint, architecture: str, image_siz
     broken = [name for name, tensor in backbone.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise RunError(Reason.WEIGHTS_MISMATCH, f"{checkpoint.origin}: {broken[0]} holds NaN or infinite values")
-    state: OrderedDict[str, Tensor] = OrderedDict(model.state_dict())
-    state.update(backbone)
-    # MNASNet refuses a state_dict that does not tell its version.
-    state._metadata = checkpoint.module_versions or model.state_dict()._metadata  # type: ignore[attr-defined]
-    model.load_state_dict(state)
+    load_state(model, {**model.state_dict(), **backbone}, versions=checkpoint.module_versions)
 
 
 def _as_the_model_names_them(model: nn.Module, checkpoint: Checkpoint, image_size: int) -> dict[str, Tensor]:

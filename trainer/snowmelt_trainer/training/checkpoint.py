@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from snowmelt_trainer.backbones import load_state
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.state import RunState
@@ -152,7 +153,7 @@ def pack_model(model: torch.nn.Module) -> bytes:
 
 def unpack_model(model: torch.nn.Module, data: bytes) -> None:
     """Loads what `pack_model` packed into a model of the same shape."""
-    model.load_state_dict(load_tensors(data))
+    load_state(model, load_tensors(data))
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
