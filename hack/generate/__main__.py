@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,14 +24,14 @@ def generated() -> Iterator[tuple[str, str]]:
     yield "docs/api.md", reference_markdown()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
     """Writes the stale files, or names them; the exit status is 1 when --check finds one."""
     parser = argparse.ArgumentParser(prog="python -m hack.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
-    check: bool = parser.parse_args().check
+    check: bool = parser.parse_args(arguments).check
     stale = 0
     for name, text in generated():
-        path = ROOT / name
+        path = root / name
         if path.is_file() and path.read_text("utf-8") == text:
             continue
         stale += 1

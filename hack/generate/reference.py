@@ -57,8 +57,8 @@ def reference_markdown() -> str:
         "`kubectl wait --for=condition=Complete finetunejob/NAME` waits for one of them.\n",
         _table(("Condition", "When True"), member_docs(ConditionType).items()),
         "## Why a run ended\n",
-        "Reasons that the trainer gives; they become the reason of condition Complete or Failed. Where another attempt\n"
-        "can help, it is made, up to `spec.backoffLimit` times. The operator's own reasons are in"
+        "Reasons that the trainer gives; they become the reason of condition Complete or Failed. Where another\n"
+        "attempt can help, it is made, up to `spec.backoffLimit` times. The operator's own reasons are in"
         " [reasons.md](reasons.md).\n",
         _table(("Reason", "Meaning", "Retried"), _reasons()),
     ]
