@@ -137,6 +137,16 @@ def test_a_manifest_on_a_volume_cannot_name_a_file_outside_of_it(
     assert caught.value.reason is Reason.DATA_UNREADABLE
 
 
+@pytest.mark.parametrize("link", ["train/mule", "train/boot/more"])
+def test_a_folder_on_a_volume_cannot_link_to_a_folder_outside_of_it(
+    shoes: Path, opened: Opened, paint: Callable[..., Path], link: str
+) -> None:
+    paint(shoes.parent / "other/secret.png")
+    (shoes / link).symlink_to(shoes.parent / "other")
+    with pytest.raises(RunError, match="leads out of its volume"):
+        opened(train={"uri": "pvc://shoes/train"})
+
+
 def test_a_folder_on_a_volume_cannot_link_outside_of_it(
     shoes: Path, opened: Opened, paint: Callable[..., Path]
 ) -> None:

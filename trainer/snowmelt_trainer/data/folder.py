@@ -24,7 +24,10 @@ def list_folder(root: Path, source: str, boundary: Boundary) -> Listing:
         RunError: DataNotFound, DataUnreadable, or DataEmpty when there is no class folder or one of them holds no
         image.
     """
-    classes = sorted(entry.name for entry in _entries(root) if entry.is_dir())
+    folders = [entry for entry in _entries(root) if entry.is_dir()]
+    for entry in folders:
+        boundary.check(entry.path, where=entry.path)
+    classes = sorted(entry.name for entry in folders)
     if not classes:
         raise RunError(
             Reason.DATA_EMPTY,

@@ -19,6 +19,7 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused: a small file can unpack to any size (a decompression bomb). Pillow's own default limit."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 """Decoders that files from outside may reach."""
+Image.init()  # registers all decoders now, and not in several threads at once
 _UNSCALED_MODES = frozenset({"I", "F"})
 
 
@@ -37,6 +38,7 @@ def digest_of(path: str) -> bytes:
         image = _opened(file)
         image.draft("RGB", (1, 1))
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         return digest
 
 
