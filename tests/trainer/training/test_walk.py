@@ -186,7 +186,7 @@ def test_a_run_that_diverges_says_so(configure: Configure) -> None:
     config = configure(
         backbone={"architecture": "squeezenet1_1"},  # without normalisation layers, which would tame any rate
         unfreezing={"strategy": "Full", "stage": {"maxEpochs": 3}},
-        optimization={"optimizer": "SGD", "learningRate": 10.0, "batchSize": 45, "schedule": "Constant"},
+        optimization={"learningRate": 10.0, "layerDecay": 1.0, "batchSize": 45, "schedule": "Constant"},
     )
     with pytest.raises(RunError) as caught:
         run(config)
