@@ -139,7 +139,7 @@ class _Reading:
             if key_node.tag == MERGE:
                 merged |= self._merged(value_node, path)
                 continue
-            key, line = str(key_node.value), key_node.start_mark.line + 1
+            key, line = _whole(str(key_node.value)), key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 self._find(path, f"line {line}: the name of a field cannot be a list or a map")
             elif key in made:
@@ -168,10 +168,15 @@ class _Reading:
             case "null" | "bool" | "int" | "float":
                 return self._scalars.construct_object(node)
             case "str" | "timestamp":  # JSON has no times: to the API server they are text
-                return node.value
+                return _whole(node.value)
             case tag:
                 self._find(path, f"the YAML tag {tag} means nothing here: remove it")
                 return None
+
+
+def _whole(text: str) -> str:
+    """Characters that JSON writes as two escapes, put together; a half without the other becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class _TooManyError(Exception):
