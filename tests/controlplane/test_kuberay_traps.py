@@ -141,12 +141,18 @@ def test_a_rayjob_that_somebody_deleted_costs_an_attempt_and_not_the_job(traps: 
     assert job["status"]["attempts"]["failed"] == 1
 
 
-def test_a_rayjob_with_the_name_of_ours_that_is_not_ours_is_never_taken_for_ours(traps: Api) -> None:
-    foreign = {"rayClusterSpec": {"headGroupSpec": {"template": {"spec": {"containers": []}}}}, "entrypoint": "true"}
+def test_a_foreign_rayjob_in_our_place_is_named_and_waited_for_and_never_taken_for_ours(traps: Api) -> None:
+    pod = {"spec": {"containers": [{"name": "ray-head", "image": "registry.invalid/theirs"}]}}
+    foreign = {"entrypoint": "true", "rayClusterSpec": {"headGroupSpec": {"template": pod}}}
     rayjob = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "squatted-a1"}, "spec": foreign}
     traps.create("rayjobs", rayjob)
+    kuberay = KubeRayStandIn(traps)
+    kuberay.says("squatted-a1", jobStatus="SUCCEEDED", jobDeploymentStatus="Complete")
     traps.create("finetunejobs", manifest("squatted"))
-    job = traps.until("finetunejobs", "squatted", has("Accepted"))
-    KubeRayStandIn(traps).says("squatted-a1", jobStatus="SUCCEEDED", jobDeploymentStatus="Complete")
-    job = traps.until("finetunejobs", "squatted", lambda job: condition(job, "Running") != {})
-    assert job["status"]["phase"] != "Succeeded"
+    job = traps.until("finetunejobs", "squatted", has("ClusterReady", status="False", reason="LauncherUnavailable"))
+    assert "squatted-a1 is not Snowmelt's" in condition(job, "ClusterReady")["message"]
+    assert job["status"]["phase"] == "Pending"
+
+    traps.delete("rayjobs", "squatted-a1")
+    kuberay.runs("squatted-a1")
+    traps.until("finetunejobs", "squatted", is_in_phase("Running"), within_s=60)
