@@ -10,17 +10,28 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hack.kube.gobuild import MODULES, BinariesMissingError, build, exclusively, go_command, required_version
 
-__all__ = ["Binaries", "BinariesMissingError", "find_binaries", "kuberay_crds"]
+__all__ = [
+    "Binaries",
+    "BinariesMissingError",
+    "ClusterBinaries",
+    "find_binaries",
+    "find_cluster_binaries",
+    "kuberay_config",
+    "kuberay_crds",
+]
 
 KUBERNETES = required_version("kubernetes", "k8s.io/kubernetes")
 ETCD = required_version("etcd", "go.etcd.io/etcd/server/v3")
 KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
 KUBERAY = required_version("kuberay", KUBERAY_MODULE)
+COREDNS_MODULE = "github.com/coredns/coredns"
+COREDNS = required_version("coredns", COREDNS_MODULE)
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 _MAJOR, _MINOR = KUBERNETES.removeprefix("v").split(".")[:2]
@@ -37,6 +48,20 @@ class Binaries:
     kube_apiserver: Path
     etcd: Path
     kubectl: Path
+
+
+@dataclass(frozen=True)
+class ClusterBinaries:
+    """Paths of the commands of a whole cluster; the last two run inside pods, from images of their own."""
+
+    control_plane: Binaries
+    kube_controller_manager: Path
+    kube_scheduler: Path
+    kubelet: Path
+    kube_proxy: Path
+    coredns: Path
+    kuberay_operator: Path
+    pause: Path
 
 
 def cache_folder() -> Path:
@@ -66,18 +91,43 @@ def find_binaries() -> Binaries:
     )
 
 
-def kuberay_crds() -> list[Path]:
-    """KubeRay's CRDs as its Go module ships them, one file each.
+def find_cluster_binaries() -> ClusterBinaries:
+    """What `find_binaries` finds, and all that nodes need besides; what is neither given nor cached is built.
+
+    Raises:
+        BinariesMissingError: as `find_binaries` does.
+    """
+    cache = cache_folder()
+    kubernetes = cache / f"{KUBERNETES}-{ETCD}"
+    return ClusterBinaries(
+        control_plane=find_binaries(),
+        kube_controller_manager=_cached(kubernetes, "kube-controller-manager"),
+        kube_scheduler=_cached(kubernetes, "kube-scheduler"),
+        kubelet=_cached(kubernetes, "kubelet"),
+        kube_proxy=_cached(kubernetes, "kube-proxy"),
+        coredns=_cached(cache / f"coredns-{COREDNS}", "coredns"),
+        kuberay_operator=_cached(cache / f"kuberay-operator-{KUBERAY}", "kuberay-operator"),
+        pause=_cached(kubernetes, "pause"),
+    )
+
+
+def kuberay_config() -> Path:
+    """The folder of manifests that KubeRay's Go module ships: crd, rbac, manager, and `default`, which joins them.
 
     Raises:
         BinariesMissingError: they are not cached and Go is missing or cannot get the module.
     """
-    folder = cache_folder() / f"kuberay-{KUBERAY}"
+    folder = cache_folder() / f"kuberay-config-{KUBERAY}"
     if not folder.is_dir():
-        with exclusively(folder.with_suffix(".lock")):
+        with exclusively(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
-                _place_crds(folder)
-    return sorted(folder.glob("*.yaml"))
+                _place_config(folder)
+    return folder
+
+
+def kuberay_crds() -> list[Path]:
+    """KubeRay's CRDs as its Go module ships them, one file each; raises as `kuberay_config` does."""
+    return sorted((kuberay_config() / "crd" / "bases").glob("*.yaml"))
 
 
 def _cached(cache: Path, name: str) -> Path:
@@ -90,13 +140,22 @@ def _cached(cache: Path, name: str) -> Path:
 
 
 def _build(name: str, target: Path) -> None:
-    if name == "etcd":
-        build("etcd", "go.etcd.io/etcd/server/v3", target, ldflags="-s -w")
-    else:
-        build("kubernetes", f"k8s.io/kubernetes/cmd/{name}", target, ldflags=_KUBERNETES_LDFLAGS)
+    match name:
+        case "etcd":
+            build("etcd", "go.etcd.io/etcd/server/v3", target, ldflags="-s -w", version=ETCD)
+        case "coredns":
+            build("coredns", COREDNS_MODULE, target, ldflags="-s -w", version=COREDNS)
+        case "kuberay-operator":
+            build("kuberay", KUBERAY_MODULE, target, ldflags="-s -w", version=KUBERAY)
+        case "pause":
+            build("pause", "snowmelt.dev/hack/kube/pause", target, ldflags="-s -w")
+        case _:
+            build(
+                "kubernetes", f"k8s.io/kubernetes/cmd/{name}", target, ldflags=_KUBERNETES_LDFLAGS, version=KUBERNETES
+            )
 
 
-def _place_crds(folder: Path) -> None:
+def _place_config(folder: Path) -> None:
     download = subprocess.run(
         [go_command(), "mod", "download", "-json", KUBERAY_MODULE],
         cwd=MODULES / "kuberay", capture_output=True, text=True, check=False,
@@ -106,8 +165,10 @@ def _place_crds(folder: Path) -> None:
         raise BinariesMissingError(
             f"go cannot get {KUBERAY_MODULE} {KUBERAY}: {answer.get('Error') or download.stderr.strip()}"
         )
-    workspace = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.copytree(Path(answer["Dir"]) / "config/crd/bases", workspace)
-    for path in (workspace, *workspace.iterdir()):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    workspace.rename(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as workspace:
+        copy = Path(workspace) / folder.name
+        # Go's module cache is read-only; a copy that is not can be replaced and removed.
+        shutil.copytree(Path(answer["Dir"]) / "config", copy, copy_function=shutil.copyfile)
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        copy.rename(folder)

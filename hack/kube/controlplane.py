@@ -7,10 +7,8 @@ by side do not meet.
 
 from __future__ import annotations
 
-import json
 import secrets
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -23,8 +21,11 @@ from typing import Any
 import yaml
 
 from hack.kube.binaries import Binaries, find_binaries
+from hack.kube.kubectl import ControlPlaneError, Kubectl
 from hack.kube.pki import Authority, write_key
 from hack.kube.processes import ReservedPort, Service
+
+__all__ = ["USERS", "ControlPlane", "ControlPlaneError", "eventually", "write_secret"]
 
 READY_WITHIN_S = 60.0
 USERS = {"admin": "system:masters", "operator": "snowmelt:operators", "alice": "snowmelt:users"}
@@ -35,10 +36,6 @@ AUDIT_POLICY = {
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata"}],
 }
-
-
-class ControlPlaneError(Exception):
-    """The control plane does not come up, or kubectl refused; the message says which and holds its last words."""
 
 
 class ControlPlane:
@@ -128,15 +125,11 @@ class ControlPlane:
         Raises:
             ControlPlaneError: kubectl failed; the message is what it wrote to stderr.
         """
-        command = [self.binaries.kubectl, "--kubeconfig", self.kubeconfig(user), *arguments]
-        done = subprocess.run([str(word) for word in command], input=stdin, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ControlPlaneError(done.stderr.strip() or f"kubectl ended with exit status {done.returncode}")
-        return done.stdout
+        return Kubectl(self.binaries.kubectl, self.kubeconfig(user))(*arguments, stdin=stdin)
 
     def get(self, *arguments: str, user: str = "admin") -> Any:
         """What `kubectl get ARGUMENTS -o json` says, parsed."""
-        return json.loads(self.kubectl("get", *arguments, "-o", "json", user=user))
+        return Kubectl(self.binaries.kubectl, self.kubeconfig(user)).get(*arguments)
 
     def install_crds(self, *files: Path) -> None:
         """Apply CRDs (server-side: KubeRay's are too large for an annotation) and wait until they are served."""

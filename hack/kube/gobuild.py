@@ -46,8 +46,10 @@ def required_version(module: str, dependency: str) -> str:
     raise ValueError(f"hack/kube/modules/{module}/go.mod does not require {dependency}")
 
 
-def build(module: str, package: str, target: Path, *, ldflags: str) -> None:
+def build(module: str, package: str, target: Path, *, ldflags: str, version: str = "") -> None:
     """Build the static command `package` of the tools module `module` into `target`, which appears whole or not at all.
+
+    `version` is for the line of progress alone.
 
     Raises:
         BinariesMissingError: Go is missing, or the build failed; names the log that holds the compiler's words.
@@ -60,7 +62,7 @@ def build(module: str, package: str, target: Path, *, ldflags: str) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as workspace:
         built = Path(workspace) / target.name
         command = [go, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", str(built), package]
-        with _Meter(f"building {target.name} {required_version(module, _module_of(package))}") as meter:
+        with _Meter(f"building {target.name} {version}".rstrip()) as meter:
             meter.total = _count_packages(go, package, directory, environment)
             meter.done = 0
             with (
@@ -86,10 +88,6 @@ def build(module: str, package: str, target: Path, *, ldflags: str) -> None:
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     assert process.stderr is not None
     return iter(process.stderr.readline, "")
-
-
-def _module_of(package: str) -> str:
-    return package.partition("/cmd/")[0]
 
 
 def _count_packages(go: str, package: str, directory: Path, environment: dict[str, str]) -> int:

@@ -1,8 +1,9 @@
-"""Keys and certificates of a control plane that lives on loopback for minutes or hours."""
+"""Keys and certificates of a control plane, or of a cluster, that lives on one machine for hours or days."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = timedelta(days=30)
+LOOPBACK = ("127.0.0.1", "localhost")
 Key = ec.EllipticCurvePrivateKey
 
 
@@ -32,12 +34,18 @@ class Authority:
         self.file = folder / "ca.crt"
         self.file.write_bytes(_pem(self._certificate))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """A certificate for server and client use on this machine's loopback, and its key."""
+    def issue(
+        self, name: str, *, user: str | None = None, group: str | None = None, hosts: Sequence[str] = LOOPBACK
+    ) -> tuple[Path, Path]:
+        """A certificate for server and client use, and its key, as `<name>.crt` and `<name>.key`.
+
+        As a server it answers for `hosts`, addresses or DNS names; to Kubernetes its client is `user` (`name` when
+        left out) in `group`.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        names = [_host(host) for host in hosts]
         certificate = (
-            _builder(name, key.public_key())
+            _builder(user or name, key.public_key(), group)
             .issuer_name(self._certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
@@ -65,11 +73,11 @@ def write_key(path: Path, key: Key | None = None) -> Path:
     return path
 
 
-def _builder(subject: str, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(subject: str, public_key: ec.EllipticCurvePublicKey, group: str | None = None) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(_name(subject))
+        .subject_name(_name(subject, group))
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
@@ -78,8 +86,17 @@ def _builder(subject: str, public_key: ec.EllipticCurvePublicKey) -> x509.Certif
     )
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _name(common_name: str, organization: str | None = None) -> x509.Name:
+    """Kubernetes reads the common name as the user and the organization as the group."""
+    group = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)] if organization else []
+    return x509.Name([*group, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

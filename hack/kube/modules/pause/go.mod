@@ -1,0 +1,3 @@
+module snowmelt.dev/hack/kube/pause
+
+go 1.26.0
