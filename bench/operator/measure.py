@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ class Figures:
     start_requests: int
     """Requests of the operator before the first job."""
     idle_per_minute: dict[tuple[str, str], float]
+    cpu_seconds: float
+    """Processor time of the operator from the first apply until it had settled."""
     rss_peak: float
     rss_settled: float
 
@@ -44,10 +47,10 @@ def measure(folder: Path, *, jobs: int, idle_seconds: float) -> Figures:
         plane.kubectl("apply", "-f", REPOSITORY / "hack/kube/rbac.yaml")
         plane.kubectl("create", "namespace", NAMESPACE)
         with LocalOperator(plane, folder / "operator.log", trainer_image="example.com/trainer:bench") as operator:
-            begin = datetime.now(UTC)
+            begin, cpu_before = datetime.now(UTC), cpu_seconds(operator.service.pid)
             timeline = asyncio.run(apply_and_watch(plane.kubeconfig(), jobs, WITHIN_S))
             time.sleep(SETTLE_S)
-            settled = datetime.now(UTC)
+            settled, cpu = datetime.now(UTC), cpu_seconds(operator.service.pid) - cpu_before
             time.sleep(idle_seconds)
             end = datetime.now(UTC)
             peak, rss = memory_mib(operator.service.pid)
@@ -59,9 +62,16 @@ def measure(folder: Path, *, jobs: int, idle_seconds: float) -> Figures:
         writes_per_job=audit.writes_per_job(work, jobs),
         start_requests=sum(request.at < begin for request in requests),
         idle_per_minute=audit.per_minute(requests, settled, end),
+        cpu_seconds=cpu,
         rss_peak=peak,
         rss_settled=rss,
     )
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, from /proc."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> tuple[float, float]:

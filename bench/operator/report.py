@@ -50,6 +50,7 @@ def summary(runs: Sequence[Figures], jobs: int) -> str:
         ("all statuses say so", "s", lambda run: run.timeline.reported, "10"),
         ("writes a job", "", lambda run: run.writes_per_job, "at most 4"),
         ("requests a job", "", lambda run: sum(run.requests_per_job.values()), ""),
+        ("processor time of the operator", "s", lambda run: run.cpu_seconds, ""),
         ("resident memory, peak", "MiB", lambda run: run.rss_peak, "150"),
         ("resident memory, settled", "MiB", lambda run: run.rss_settled, ""),
         ("requests a minute when idle", "", lambda run: sum(run.idle_per_minute.values()), "0"),

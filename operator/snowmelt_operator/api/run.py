@@ -36,6 +36,10 @@ class RunPhase(StrEnum):
         return self in (RunPhase.QUEUED, RunPhase.SUSPENDED)
 
 
+HANDED_OVER = "the attempt was handed over and has not been taken up yet"
+"""Message of a run that is pending; `decide` says the same when it launches, so that the first look is no news."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One attempt."""

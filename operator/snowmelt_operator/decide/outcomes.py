@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.reasons import Reason
+from snowmelt_operator.api.run import HANDED_OVER
 from snowmelt_operator.api.v1alpha1 import Attempts, FineTuneJob
 from snowmelt_operator.decide.clock import banked
 from snowmelt_operator.decide.conditions import Says, merge, phase_of
@@ -66,6 +67,7 @@ def idle(seen: Observed, reason: Reason) -> list[Says]:
     return says
 
 
+_TO_START = (ConditionType.CLUSTER_READY, ConditionType.RUNNING)
 _UNDER_WAY = (ConditionType.CLUSTER_READY, ConditionType.RUNNING, ConditionType.PROGRESSING)
 
 
@@ -90,6 +92,7 @@ def start(
     attempt = seen.attempts.current + 1
     name = seen.name_attempt(job.metadata, attempt)
     says = [accepted(), *idle(seen, Reason.STARTING), checkpoint(seen)]
+    says += [Says(type_, "False", Reason.STARTING, HANDED_OVER) for type_ in _TO_START]
     says.append(Says(ConditionType.PROGRESSING, "False", Reason.NO_REPORT_YET))
     if find_condition(seen.job.status.conditions, ConditionType.SUSPENDED) is not None:
         says.append(Says(ConditionType.SUSPENDED, "False", Reason.RESUMED))

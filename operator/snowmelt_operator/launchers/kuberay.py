@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snowmelt_operator.api.run import Run, RunPhase
+from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
 from snowmelt_operator.cluster import Cluster, ClusterRefusedError
 from snowmelt_operator.launchers.base import Launch, LauncherUnavailableError, LaunchRefusedError, Wake
@@ -61,7 +61,7 @@ class KubeRayLauncher:
             raise LauncherUnavailableError(str(error)) from error
         if attempt not in self._known.get(job.metadata.uid, ()):
             name = self.name(job.metadata, attempt)
-            run = Run(name=name, attempt=attempt, phase=RunPhase.PENDING)
+            run = Run(name=name, attempt=attempt, phase=RunPhase.PENDING, message=HANDED_OVER)
             # Version 0: whatever the watch says of it is newer.
             created = _Known(job.metadata.namespace, job.metadata.name, 0, "", run)
             self._known.setdefault(job.metadata.uid, {})[attempt] = created

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from snowmelt_operator.api.reasons import Reason
-from snowmelt_operator.api.run import Run, RunPhase
+from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
 from snowmelt_operator.render.names import ATTEMPT_LABEL, JOB_LABEL, QUEUE_LABEL, UID_LABEL
 
 
@@ -117,7 +117,7 @@ def _phase(rayjob: RayJob) -> tuple[RunPhase, str, str]:  # noqa: PLR0911  one c
         case _ if rayjob.spec.suspend:
             return _held_back(rayjob)
         case _:
-            return RunPhase.PENDING, "", "KubeRay has not taken up the RayJob yet"
+            return RunPhase.PENDING, "", HANDED_OVER
 
 
 def _complete(status: _Status) -> tuple[RunPhase, str, str]:
