@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from snowmelt_trainer.contract.progress import FinalRecord
 from snowmelt_trainer.contract.reasons import Outcome
@@ -34,7 +33,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 128 + signal.SIGTERM
 
 
 class Stopped(BaseException):
-    """SIGTERM: the attempt is to end now, without a last word, so that another one can resume it."""
+    """The attempt is to end now, without a last word, so that another one can resume it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,25 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"snowmelt_trainer: cannot read the run's configuration: {error}", file=sys.stderr)
         return EXIT_USAGE
-    try:
-        with ExitStack() as stack:
-            file = stack.enter_context(options.progress_file.open("a")) if options.progress_file else None
-            outbox = ProgressOutbox(config.progress, token)
-            stack.callback(outbox.close, 0.0)
-            announcer = Announcer(config.job.attempt, outbox.put, file)
+    with ExitStack() as stack:
+        file = stack.enter_context(options.progress_file.open("a")) if options.progress_file else None
+        outbox = ProgressOutbox(config.progress, token)
+        stack.callback(outbox.close, 0.0)
+        announcer = Announcer(config.job.attempt, outbox.put, file)
+        try:
             record = _attempt(config, announcer)
-            announcer.ended(record)
-            outbox.close(ACKNOWLEDGEMENT_SECONDS)
-    except Stopped:
-        log.info("stopped; a new attempt resumes from the newest checkpoint")
-        return EXIT_STOPPED
+        except Stopped:
+            log.info("stopped; a new attempt resumes from the newest checkpoint")
+            return EXIT_STOPPED
+        announcer.ended(record)
+        outbox.close(ACKNOWLEDGEMENT_SECONDS)
     log.info("%s, %s: %s", record.outcome, record.reason, record.message)
     return 0 if record.outcome is Outcome.SUCCEEDED else EXIT_FAILED
 
 
 def _attempt(config: RunConfig, announcer: Announcer) -> FinalRecord:
     """Whatever happens in an attempt but its being stopped ends as a record."""
-    where = Layout.of(config)
     try:
         return fine_tune(config, announcer)
     except Exception as error:
@@ -74,7 +72,7 @@ def _attempt(config: RunConfig, announcer: Announcer) -> FinalRecord:
         log.error("the attempt failed: %s", message, exc_info=not isinstance(error, RunError))
         record = failed(reason, message)
     try:
-        keep_record(where, record)
+        keep_record(Layout.of(config), record)
     except RunError as error:
         log.warning("the record could not be kept: %s", error.message)
     return record
@@ -84,6 +82,7 @@ def fine_tune(config: RunConfig, announcer: Announcer) -> FinalRecord:
     """Trains and publishes, or finds that an earlier attempt has done so already.
 
     Raises:
+        Stopped: after SIGTERM.
         Exception: anything; `explain` turns it into a reason and a message.
     """
     where = Layout.of(config)
@@ -96,21 +95,33 @@ def fine_tune(config: RunConfig, announcer: Announcer) -> FinalRecord:
         with storage_errors(where.run):
             where.checkpoints.mkdir(parents=True, exist_ok=True)
         data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-        with connected(config), _stoppable():
+        with connected(config), _stoppable():  # once more, because Ray installs a handler of its own when it connects
             trained = train(config, data, announcer)
         return publish(config, trained)
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM raises Stopped within; Ray installs a handler of its own when it connects, hence twice."""
+    """SIGTERM ends what is within by raising Stopped, in this thread, so that all that was started is cleared away.
 
-    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise Stopped
+    Where the signal meets Ray's native code, that answers the exception with one of its own (a SystemError), hence the
+    flag.
+    """
+    stopped = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except Exception as error:
+        if stopped:
+            raise Stopped from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
