@@ -17,7 +17,7 @@ from kubernetes.aio import client
 from snowmelt_operator.act import Means
 from snowmelt_operator.api.stored import StoredJob
 from snowmelt_operator.cluster import ClusterError, KubernetesCluster
-from snowmelt_operator.connection import kopf_connection, load_configuration
+from snowmelt_operator.connection import kopf_session, load_configuration
 from snowmelt_operator.health import HealthServer, Vitals
 from snowmelt_operator.launchers.base import Launcher
 from snowmelt_operator.launchers.kuberay import KubeRayLauncher
@@ -35,6 +35,7 @@ from snowmelt_operator.store import JobStore, Key
 from snowmelt_operator.watches import Watches
 
 log = logging.getLogger("snowmelt_operator")
+WATCHED = ("finetunejobs", "rayjobs")
 
 
 class Operator:
@@ -51,6 +52,7 @@ class Operator:
             namespaces=settings.namespaces,
             identity=settings.identity,
             timeout_seconds=settings.request_timeout_seconds,
+            read=self.store.read,
             on_job=self._heard,
             on_request=self._requested,
         )
@@ -67,6 +69,10 @@ class Operator:
             self.vitals.api_answered = time.monotonic()
         else:
             self.vitals.api_failed = time.monotonic()
+
+    def _asked(self, plural: str) -> None:
+        if plural in WATCHED:
+            self.vitals.watches[plural] = time.monotonic()
 
     def wake(self, namespace: str, name: str) -> None:
         if self.queue is not None:
@@ -188,7 +194,7 @@ class Operator:
             queue.start()
             self._watch_over(queue)
             try:
-                connect = partial(kopf_connection, self.configuration)
+                connect = partial(kopf_session, self.configuration, self._asked)
                 await watches.run(connect, settings.namespaces, started=self.install_signals)
             finally:
                 await queue.stop()

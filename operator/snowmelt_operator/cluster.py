@@ -102,17 +102,19 @@ class KubernetesCluster:
         namespaces: tuple[str, ...] = (),
         identity: str = "snowmelt-operator",
         timeout_seconds: float = 30.0,
+        read: Callable[[dict[str, Any]], StoredJob] = read_job,
         on_job: Callable[[StoredJob], None] = lambda _: None,
         on_request: Callable[[str, str, bool], None] = lambda _verb, _kind, _answered: None,
     ) -> None:
-        """`on_job` hears of every FineTuneJob that a request brought back; `on_request` of the verb and kind of every
-        request, and whether the API server answered."""
+        """`read` parses FineTuneJobs; `on_job` hears of every FineTuneJob that a request brought back; `on_request` of
+        the verb and kind of every request, and whether the API server answered."""
         self.api_client = client.ApiClient(configuration)
         self.api_client.user_agent = "snowmelt-operator"
         self._configuration = configuration
         self._namespaces = namespaces
         self._identity = identity
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=min(10.0, timeout_seconds))
+        self._read = read
         self._on_job = on_job
         self._on_request = on_request
 
@@ -194,7 +196,7 @@ class KubernetesCluster:
         await self.create(event_manifest(event, now, reporter=self._identity))
 
     def _heard(self, document: dict[str, Any]) -> StoredJob:
-        job = read_job(document)
+        job = self._read(document)
         self._on_job(job)
         return job
 

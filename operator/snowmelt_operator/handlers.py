@@ -11,7 +11,7 @@ import kopf
 from snowmelt_operator.api.v1alpha1 import GROUP, PLURAL, VERSION
 from snowmelt_operator.render.names import SELECTOR
 
-Connect = Callable[[], Awaitable[kopf.ConnectionInfo]]
+Connect = Callable[[], Awaitable[kopf.AiohttpSession]]
 
 
 class Listener(Protocol):
@@ -31,7 +31,7 @@ def build_registry(listener: Listener, connect: Connect, *, rayjobs: bool) -> ko
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
+    async def login(**_: Any) -> kopf.AiohttpSession:
         return await connect()
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)

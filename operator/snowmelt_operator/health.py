@@ -1,7 +1,8 @@
 """Honest health: /healthz, /readyz and /metrics, answered by a thread of their own so that a stuck event loop is seen.
 
-/healthz fails when only a restart helps: the event loop stands still, a worker of the queue died, or the watch has been
-silent for longer than the API server ever leaves one open. /readyz fails when this replica cannot do its work now.
+/healthz fails when only a restart helps: the event loop stands still, a worker of the queue died, or a watch
+was not opened anew for longer than the API server ever leaves one open. /readyz fails when this replica cannot do its
+work now.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Limits:
 
     loop_lag: float = 10.0
     watch_silence: float = 900.0
-    """The API server closes a watch after 5 to 10 minutes, and the operator asks for 5."""
+    """The operator asks for watches of 5 minutes and then opens them anew: one that was not has died silently."""
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Vitals:
 
     loop_beat: float | None = None
     """When the event loop last ran on time."""
-    watch_heard: float | None = None
-    """When a watch last brought something, or was opened anew."""
+    watches: dict[str, float] = field(default_factory=dict)
+    """When each watch was last opened, or tried to be, by plural."""
     api_answered: float | None = None
     """When the API server last answered a request."""
     api_failed: float | None = None
@@ -71,8 +72,9 @@ def liveness(vitals: Vitals, now: float, limits: Limits) -> tuple[str, ...]:
         problems.append(f"the event loop has stood still for {lag:.0f} s")
     if vitals.workers_alive < vitals.workers_wanted:
         problems.append(f"{vitals.workers_wanted - vitals.workers_alive} of {vitals.workers_wanted} workers died")
-    if vitals.watch_heard is not None and now - vitals.watch_heard > limits.watch_silence:
-        problems.append(f"the watch has been silent for {now - vitals.watch_heard:.0f} s")
+    for plural, asked in dict(vitals.watches).items():
+        if now - asked > limits.watch_silence:
+            problems.append(f"the watch of {plural} was last opened {now - asked:.0f} s ago")
     return tuple(problems)
 
 

@@ -7,7 +7,7 @@ import base64
 import logging
 import secrets
 
-from snowmelt_operator.cluster import Cluster, ClusterUnavailableError
+from snowmelt_operator.cluster import Cluster, ClusterError, ClusterUnavailableError
 from snowmelt_operator.progress.tokens import MIN_KEY_BYTES, SigningKey
 from snowmelt_operator.settings import Settings, SettingsError
 
@@ -22,7 +22,6 @@ async def load_key(settings: Settings, cluster: Cluster) -> SigningKey:
 
     Raises:
         SettingsError: the file or the Secret holds no usable key.
-        ClusterRefusedError: the operator may not read or create the Secret.
     """
     if settings.token_key_file is not None:
         try:
@@ -32,7 +31,8 @@ async def load_key(settings: Settings, cluster: Cluster) -> SigningKey:
     while True:
         try:
             return await _from_secret(settings.operator_namespace, settings.token_secret, cluster)
-        except ClusterUnavailableError as error:
+        except ClusterError as error:
+            # A refusal too: an API server that has just started knows nobody's rights yet.
             log.warning("%s; trying again in %.0f s", error, _RETRY_SECONDS)
             await asyncio.sleep(_RETRY_SECONDS)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from snowmelt_operator.api.conditions import Phase
-from snowmelt_operator.api.stored import StoredJob
+from snowmelt_operator.api.stored import StoredJob, read_job
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
 
 
@@ -49,6 +50,14 @@ class JobStore:
 
     def get(self, key: Key) -> StoredJob | None:
         return self._jobs.get(key)
+
+    def read(self, document: dict[str, Any]) -> StoredJob:
+        """A job from the API server; what is known in this very version is not parsed again."""
+        metadata = document["metadata"]
+        known = self._jobs.get(Key(metadata["namespace"], metadata["name"]))
+        if known is None or _identity(known.metadata) != (metadata["uid"], metadata["resourceVersion"]):
+            return read_job(document)
+        return known
 
     def put(self, job: StoredJob) -> bool:
         """Take a job; False when it is no news."""
@@ -99,6 +108,10 @@ class JobStore:
     def _bury(self, key: Key, job: StoredJob) -> None:
         self._gone.setdefault(key, []).append(Gone(job.metadata, job.status.attempts.current))
         self._on_remove(job.metadata.uid)
+
+
+def _identity(metadata: ObjectMeta) -> tuple[str, str]:
+    return metadata.uid, metadata.resource_version
 
 
 def _version(job: StoredJob) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 import kopf
 
-from snowmelt_operator.api.stored import read_job
 from snowmelt_operator.handlers import Connect, build_registry, build_settings
 from snowmelt_operator.launchers.kuberay import KubeRayLauncher
 from snowmelt_operator.store import JobStore, Key
@@ -42,7 +41,7 @@ class Watches:
 
     def job_event(self, kind: str | None, document: dict[str, Any]) -> None:
         self._noticed(kind)
-        job = read_job(document)
+        job = self._store.read(document)
         key = Key(job.metadata.namespace, job.metadata.name)
         news = self._store.remove(key, job.metadata.uid) if kind == "DELETED" else self._store.put(job)
         if news:

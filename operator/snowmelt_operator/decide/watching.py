@@ -26,7 +26,7 @@ def watching(seen: Observed) -> Decision:
     if run.phase.is_held_back:
         reason = Reason.QUEUED_BY_KUEUE if run.phase is RunPhase.QUEUED else Reason.HELD_BACK
         says.append(Says(ConditionType.QUEUED, "True", reason, run.message))
-    elif queued is not None:
+    elif queued is not None and queued.status == "True":
         says.append(Says(ConditionType.QUEUED, "False", Reason.ADMITTED))
     attempts = seen.attempts
     if run.phase.is_held_back and clock.active_since(seen) is not None:  # put back into the queue

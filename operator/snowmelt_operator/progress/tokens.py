@@ -6,11 +6,8 @@ asking the API server. Its expiry follows from when the attempt started: the sam
 
 from __future__ import annotations
 
-import base64
-import secrets
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import jwt
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes, StringConstraints, ValidationError
@@ -21,18 +18,8 @@ MIN_KEY_BYTES = 32
 """RFC 7518, section 3.2: as long as the hash at least."""
 MAX_LIFETIME = timedelta(days=30)
 """Longest time a token is good for."""
-SECRET_KEY = "key"
-"""The entry of the Secret."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-
-
-class SecretStore(Protocol):
-    """The part of `snowmelt_operator.cluster.Cluster` that keeps a key."""
-
-    async def create(self, manifest: dict[str, Any]) -> bool: ...
-
-    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any] | None: ...
 
 
 class InvalidTokenError(Exception):
@@ -90,40 +77,6 @@ class SigningKey:
                 f"the token expired at {ended}: it is good for one attempt, started anew it gets another"
             )
         return claims
-
-
-async def key_from_secret(secrets_store: SecretStore, namespace: str, name: str) -> SigningKey:
-    """The key in a Secret, made with a random key when it is absent; replicas that start together agree on one.
-
-    Raises:
-        ValueError: the Secret holds no usable key.
-        snowmelt_operator.cluster.ClusterError: Kubernetes cannot be asked, or refuses.
-    """
-    fresh = base64.b64encode(secrets.token_bytes(2 * MIN_KEY_BYTES)).decode()
-    metadata = {"name": name, "namespace": namespace}
-    await secrets_store.create(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {SECRET_KEY: fresh}}
-    )
-    secret = await secrets_store.get("v1", "Secret", namespace, name)
-    try:
-        return SigningKey(base64.b64decode((secret or {})["data"][SECRET_KEY], validate=True))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"Secret {namespace}/{name} must hold at least {MIN_KEY_BYTES} bytes under {SECRET_KEY!r}: "
-            "delete it, and the operator makes a new one"
-        ) from error
-
-
-def key_from_file(path: Path) -> SigningKey:
-    """The key in a file, all its bytes.
-
-    Raises:
-        ValueError: the file cannot be read or is too short.
-    """
-    try:
-        return SigningKey(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"the key that signs progress tokens cannot be read from {path}: {error.strerror}") from error
 
 
 def expiry(started_at: datetime, lifetime: timedelta = MAX_LIFETIME) -> datetime:

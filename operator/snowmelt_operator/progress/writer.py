@@ -123,7 +123,8 @@ class ProgressWriter:
             await self._write_pending(slot)
 
     def _arm(self, slot: _Slot, wait: float) -> None:
-        if slot.timer is None:
+        # kopf ends tasks that are not its own when it ends: a timer may be gone without having rung.
+        if slot.timer is None or slot.timer.done():
             slot.timer = asyncio.create_task(
                 self._flush_later(slot, wait), name=f"progress {slot.namespace}/{slot.name}"
             )
