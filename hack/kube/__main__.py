@@ -1,4 +1,4 @@
-"""`python -m hack.kube`: a control plane for people to try things on."""
+"""`python -m hack.kube`: a control plane, or a whole cluster, for people to try things on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from hack.kube.binaries import BinariesMissingError, find_binaries, kuberay_crds
+from hack.kube.cluster.commands import add_commands
+from hack.kube.cluster.requirements import RequirementsError
 from hack.kube.controlplane import ControlPlane, ControlPlaneError
 from hack.kube.processes import ended
 
@@ -19,16 +21,18 @@ STATE = "services.json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.kube", description=__doc__)
-    parser.add_argument(
-        "command", choices=("binaries", "up", "down", "env"), help="get the binaries; start, end, or use one"
-    )
-    parser.add_argument(
-        "--directory", type=Path, default=REPOSITORY / "out" / "kube", help="where it lies (%(default)s)"
-    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run in {"binaries": binaries, "up": up, "down": down, "env": env}.items():
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        command.add_argument(
+            "--directory", type=Path, default=REPOSITORY / "out" / "kube", help="where it lies (%(default)s)"
+        )
+        command.set_defaults(run=lambda options, run=run: run(options.directory.resolve()))
+    add_commands(commands)
     options = parser.parse_args()
     try:
-        {"binaries": binaries, "up": up, "down": down, "env": env}[options.command](options.directory.resolve())
-    except (BinariesMissingError, ControlPlaneError) as error:
+        options.run(options)
+    except (BinariesMissingError, ControlPlaneError, RequirementsError) as error:
         print(f"hack.kube: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
