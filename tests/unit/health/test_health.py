@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from snowmelt_operator.metrics import Metrics
 NOW = 1000.0
 WELL = Vitals(
     loop_beat=NOW,
-    watch_heard=NOW - 60,
+    watches={"finetunejobs": NOW - 60, "rayjobs": NOW - 60},
     api_answered=NOW - 60,
     workers_wanted=8,
     workers_alive=8,
@@ -33,10 +34,10 @@ WELL = Vitals(
     [
         ({"loop_beat": NOW - 20}, "the event loop has stood still for 20 s"),
         ({"workers_alive": 6}, "2 of 8 workers died"),
-        ({"watch_heard": NOW - 2000}, "the watch has been silent for 2000 s"),
+        ({"watches": {"finetunejobs": NOW, "rayjobs": NOW - 2000}}, "the watch of rayjobs was last opened 2000 s ago"),
     ],
 )
-def test_what_only_a_restart_mends_is_not_alive(change: dict[str, float], words: str) -> None:
+def test_what_only_a_restart_mends_is_not_alive(change: dict[str, Any], words: str) -> None:
     broken = replace(WELL, **change)
     assert any(words in problem for problem in liveness(broken, NOW, Limits()))
     assert readiness(broken, NOW, Limits())

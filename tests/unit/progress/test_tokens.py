@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt_operator.progress.tokens import InvalidTokenError, SigningKey, expiry, key_from_file, key_from_secret
+from snowmelt_operator.progress.tokens import InvalidTokenError, SigningKey, expiry
 from tests.unit.progress.snapshots import NOON
 
 KEY = SigningKey(b"k" * 32)
@@ -94,51 +93,13 @@ def test_no_text_that_was_not_issued_is_a_token(text: str) -> None:
         KEY.verify(text, now=NOON)
 
 
-def test_the_key_is_not_shown(tmp_path: Path) -> None:
+def test_the_key_is_not_shown() -> None:
     secret = b"Correct-Horse-Battery-Staple-1234567"
     shown = repr(vars(SigningKey(secret))) + repr(SigningKey(secret))
     assert "Horse" not in shown
-
-
-def test_a_short_key_is_refused_with_its_length(tmp_path: Path) -> None:
-    (tmp_path / "key").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"5 bytes.*at least 32"):
-        key_from_file(tmp_path / "key")
-
-
-def test_a_key_file_that_is_absent_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"absent\.key"):
-        key_from_file(tmp_path / "absent.key")
 
 
 @pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(seconds=-1), timedelta(days=31)])
 def test_a_lifetime_is_positive_and_bounded(lifetime: timedelta) -> None:
     with pytest.raises(ValueError, match="lifetime"):
         expiry(NOON, lifetime)
-
-
-class Secrets:
-    def __init__(self) -> None:
-        self.stored: dict[str, Any] | None = None
-
-    async def create(self, manifest: dict[str, Any]) -> bool:
-        created = self.stored is None
-        self.stored = self.stored or manifest
-        return created
-
-    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        return self.stored
-
-
-async def test_replicas_that_start_together_agree_on_one_key() -> None:
-    store = Secrets()
-    first, second = await key_from_secret(store, "ops", "key"), await key_from_secret(store, "ops", "key")
-    token = first.issue(**ATTEMPT, expires_at=NOON + timedelta(hours=1))
-    assert second.verify(token, now=NOON).uid == "uid-1"
-
-
-async def test_a_secret_without_a_key_is_named_with_the_remedy() -> None:
-    store = Secrets()
-    store.stored = {"data": {"other": "AAAA"}}
-    with pytest.raises(ValueError, match=r"Secret ops/key .*delete it"):
-        await key_from_secret(store, "ops", "key")
