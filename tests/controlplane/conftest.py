@@ -13,7 +13,7 @@ from hack.kube import BinariesMissingError, ControlPlane, find_binaries, kuberay
 from hack.localoperator import LocalOperator
 from tests.controlplane.api import Api
 from tests.controlplane.kuberay_standin import KubeRayStandIn
-from tests.controlplane.operators import kuberay_operator
+from tests.controlplane.operators import Served, kuberay_operator
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -53,6 +53,19 @@ def namespace(plane: ControlPlane, request: pytest.FixtureRequest) -> str:
     name = f"test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:10]}"
     plane.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture(scope="module")
+def served(
+    plane: ControlPlane, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A namespace for one file's tests, and the operator with the KubeRay launcher that serves it."""
+    name = request.node.path.stem.replace("_", "-")
+    plane.kubectl("create", "namespace", name)
+    api = Api(plane, name)
+    with kuberay_operator(plane, name, tmp_path_factory.mktemp(name) / "operator.log") as operator:
+        yield Served(api, KubeRayStandIn(api), operator)
+    api.close()
 
 
 @pytest.fixture

@@ -6,17 +6,16 @@ import json
 import time
 
 from hack.kube import ControlPlane
-from hack.localoperator import LocalOperator
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
-from tests.controlplane.api import Api, condition, has, is_at_attempt, is_in_phase
+from tests.controlplane.api import condition, has, is_at_attempt, is_in_phase
 from tests.controlplane.jobs import failed, manifest, post, snapshot, succeeded
-from tests.controlplane.kuberay_standin import KubeRayStandIn, collect_garbage
+from tests.controlplane.kuberay_standin import collect_garbage
+from tests.controlplane.operators import Served
 
 
-def test_a_job_goes_from_apply_to_succeeded(
-    operator: LocalOperator, plane: ControlPlane, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_a_job_goes_from_apply_to_succeeded(served: Served, plane: ControlPlane) -> None:
+    api, kuberay = served.api, served.kuberay
     plane.kubectl("apply", "-n", api.namespace, "-f", "-", user="alice", stdin=json.dumps(manifest("shoes")))
     kuberay.initializes("shoes-a1")
     job = api.until("finetunejobs", "shoes", is_in_phase("Starting"))
@@ -37,26 +36,26 @@ def test_a_job_goes_from_apply_to_succeeded(
     assert has("Complete", reason=Reason.TARGET_MET)(job)
     assert job["status"]["result"]["modelUri"] == "pvc://models/shoes"
     assert job["status"]["observedGeneration"] == job["metadata"]["generation"]
-    assert [rayjob["metadata"]["name"] for rayjob in api.list("rayjobs")] == ["shoes-a1"]
-    assert {"Launched", "TargetMet"} <= {event["reason"] for event in api.list("events")}
+    assert served.rayjobs_of("shoes") == ["shoes-a1"]
+    assert {"Launched", "TargetMet"} <= {
+        event["reason"] for event in api.list("events") if event["regarding"]["name"] == "shoes"
+    }
     plane.kubectl("wait", "-n", api.namespace, "--for=condition=Complete", "--timeout=1s", "ftj/shoes", user="alice")
     row = plane.kubectl("get", "ftj", "shoes", "-n", api.namespace, "--no-headers", user="alice").split()
     assert row[:2] == ["shoes", "Succeeded"]
 
 
-def test_the_trainer_is_told_its_attempt_and_where_to_report(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_the_trainer_is_told_its_attempt_and_where_to_report(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     job = api.create("finetunejobs", manifest("told"))
     config = RunConfig.model_validate_json(kuberay.config_of("told-a1"))
     assert (config.job.name, config.job.uid, config.job.attempt) == ("told", job["metadata"]["uid"], 1)
     assert config.progress is not None
-    assert config.progress.url.startswith(f"http://127.0.0.1:{operator.progress_port}/")
+    assert config.progress.url.startswith(f"http://127.0.0.1:{served.operator.progress_port}/")
 
 
-def test_suspending_deletes_the_rayjob_and_resuming_starts_an_attempt_that_is_no_failure(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_suspending_deletes_the_rayjob_and_resuming_starts_an_attempt_that_is_no_failure(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("paused"))
     kuberay.runs("paused-a1")
     api.until("finetunejobs", "paused", is_in_phase("Running"))
@@ -73,23 +72,21 @@ def test_suspending_deletes_the_rayjob_and_resuming_starts_an_attempt_that_is_no
     job = api.until("finetunejobs", "paused", is_in_phase("Running"))
     assert job["status"]["attempts"]["failed"] == 0
     assert RunConfig.model_validate_json(kuberay.config_of("paused-a2")).job.uid == job["metadata"]["uid"]
-    assert [rayjob["metadata"]["name"] for rayjob in api.list("rayjobs")] == ["paused-a2"]
+    assert served.rayjobs_of("paused") == ["paused-a2"]
 
 
-def test_a_job_that_is_created_suspended_launches_nothing_until_it_is_resumed(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_a_job_that_is_created_suspended_launches_nothing_until_it_is_resumed(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("later", suspend=True))
     api.until("finetunejobs", "later", is_in_phase("Suspended"))
-    assert api.list("rayjobs") == []
+    assert served.rayjobs_of("later") == []
     api.patch("finetunejobs", "later", {"spec": {"suspend": False}})
     kuberay.runs("later-a1")
     api.until("finetunejobs", "later", is_in_phase("Running"))
 
 
-def test_deleting_a_job_leaves_nothing_that_the_garbage_collector_would_not_take(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_deleting_a_job_leaves_nothing_that_the_garbage_collector_would_not_take(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("gone"))
     kuberay.initializes("gone-a1")
     token_holder = kuberay.token_of("gone-a1")
@@ -98,33 +95,30 @@ def test_deleting_a_job_leaves_nothing_that_the_garbage_collector_would_not_take
     api.until_gone("finetunejobs", "gone")
     collect_garbage(api)
     kuberay.lets_go("gone-a1")
-    assert api.list("rayjobs") == []
-    assert api.list("secrets") == []
+    assert served.rayjobs_of("gone") == []
+    assert api.get("secrets", "gone-a1") is None
 
 
-def test_the_active_deadline_fails_the_job_and_stops_its_run(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_the_active_deadline_fails_the_job_and_stops_its_run(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("slow", activeDeadlineSeconds=4))
     kuberay.runs("slow-a1")
     api.until("finetunejobs", "slow", is_in_phase("Running"))
     api.until("finetunejobs", "slow", has("Failed", reason="DeadlineExceeded"))
     kuberay.lets_go("slow-a1")
-    assert api.list("rayjobs") == []
+    assert served.rayjobs_of("slow") == []
 
 
-def test_the_startup_deadline_fails_a_job_whose_cluster_does_not_come_up(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_the_startup_deadline_fails_a_job_whose_cluster_does_not_come_up(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("stuck", startupDeadlineSeconds=2))
     kuberay.initializes("stuck-a1")
     job = api.until("finetunejobs", "stuck", has("Failed", reason="StartupDeadlineExceeded"))
     assert "startupDeadlineSeconds" in condition(job, "Failed")["message"]
 
 
-def test_time_in_a_queue_does_not_count_towards_the_startup_deadline(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_time_in_a_queue_does_not_count_towards_the_startup_deadline(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     job = api.create("finetunejobs", manifest("patient", startupDeadlineSeconds=2, runtime={"queueName": "team-a"}))
     kuberay.is_suspended("patient-a1")
     api.until("finetunejobs", "patient", is_in_phase("Queued"))
@@ -137,9 +131,8 @@ def test_time_in_a_queue_does_not_count_towards_the_startup_deadline(
     api.until("finetunejobs", "patient", is_in_phase("Running"))
 
 
-def test_a_failed_attempt_is_followed_by_another_until_the_backoff_limit(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_a_failed_attempt_is_followed_by_another_until_the_backoff_limit(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("flaky", backoffLimit=1))
     kuberay.runs("flaky-a1")
     kuberay.ends("flaky-a1", "FAILED", "Failed", reason="AppFailed", message="head lost")
@@ -154,9 +147,8 @@ def test_a_failed_attempt_is_followed_by_another_until_the_backoff_limit(
     assert api.get("rayjobs", "flaky-a3") is None
 
 
-def test_a_trainer_that_says_trying_again_is_useless_is_believed(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_a_trainer_that_says_trying_again_is_useless_is_believed(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("lost"))
     kuberay.runs("lost-a1")
     assert post(kuberay, "lost-a1", failed(1, 1, Reason.DATA_NOT_FOUND, "pvc://shoes/train is empty")).is_success
@@ -165,9 +157,8 @@ def test_a_trainer_that_says_trying_again_is_useless_is_believed(
     assert api.get("rayjobs", "lost-a2") is None
 
 
-def test_a_finished_job_is_deleted_when_its_time_is_over(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_a_finished_job_is_deleted_when_its_time_is_over(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     api.create("finetunejobs", manifest("brief", ttlSecondsAfterFinished=1))
     kuberay.runs("brief-a1")
     assert post(kuberay, "brief-a1", succeeded(1, 1, "brief")).is_success
@@ -175,9 +166,8 @@ def test_a_finished_job_is_deleted_when_its_time_is_over(
     api.until_gone("finetunejobs", "brief")
 
 
-def test_a_token_is_good_for_its_own_job_and_its_own_attempt_alone(
-    operator: LocalOperator, api: Api, kuberay: KubeRayStandIn
-) -> None:
+def test_a_token_is_good_for_its_own_job_and_its_own_attempt_alone(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
     for name in ("mine", "yours"):
         api.create("finetunejobs", manifest(name))
         kuberay.runs(f"{name}-a1")
