@@ -28,8 +28,8 @@ def build_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_network(architecture, image_size=image_size)
-    preprocessing = load_weights(model, backbone, image_size=image_size, volumes_root=volumes_root)
-    replace_head(model, num_classes=num_classes, dropout=dropout, seed=seed)
+        preprocessing = load_weights(model, backbone, image_size=image_size, volumes_root=volumes_root)
+        replace_head(model, num_classes=num_classes, dropout=dropout, seed=seed)
     return BuiltBackbone(model, layer_groups(model), preprocessing or IMAGENET_PREPROCESSING)
 
 

@@ -11,6 +11,9 @@ from snowmelt_trainer.backbones.head import head_name
 from snowmelt_trainer.backbones.network import build_skeleton
 from snowmelt_trainer.backbones.registry import architecture_info, architectures
 
+LARGEST_HEAD = 5_000_000
+"""More parameters than the head of any published classifier has; besides it, checkpoints differ in buffers alone."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -25,7 +28,10 @@ def lookalike(given: Shapes) -> str | None:
     Those of similar size are tried first; no weights are allocated.
     """
     size = sum(prod(shape) for shape in given.values())
-    for architecture in sorted(architectures(), key=lambda name: abs(architecture_info(name).num_params - size)):
+    distance = {name: abs(architecture_info(name).num_params - size) for name in architectures()}
+    for architecture in sorted(distance, key=distance.__getitem__):
+        if distance[architecture] > LARGEST_HEAD + size // 20:
+            break
         model = build_skeleton(architecture, num_classes=2, image_size=architecture_info(architecture).min_image_size)
         head = f"{head_name(model)}."
         expected = {name: shape for name, shape in shapes_of(model.state_dict()).items() if not name.startswith(head)}

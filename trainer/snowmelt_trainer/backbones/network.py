@@ -68,9 +68,10 @@ def build_network(architecture: str, *, image_size: int) -> nn.Module:
 
 def build_skeleton(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
     """The network with its parameters, the head's apart, on the meta device: shapes and names, hardly any memory."""
-    with torch.random.fork_rng(devices=[]), _WithoutWeights():
-        model = build_network(architecture, image_size=image_size)
-    replace_head(model, num_classes=num_classes, dropout=0.0, seed=0)
+    with torch.random.fork_rng(devices=[]):
+        with _WithoutWeights():
+            model = build_network(architecture, image_size=image_size)
+        replace_head(model, num_classes=num_classes, dropout=0.0, seed=0)
     return model
 
 
