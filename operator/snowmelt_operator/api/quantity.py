@@ -18,7 +18,7 @@ def parse_quantity(text: str | int) -> Decimal:
         ValueError: for something that is not a quantity, or is negative.
     """
     text = str(text)
-    if not re.match(PATTERN, text):
+    if not re.fullmatch(PATTERN, text):
         raise ValueError(f"{text!r} is not a quantity: write for instance 4, 500m or 16Gi")
     number = re.match(r"^[0-9.]+([eE][+-]?[0-9]+)?", text)
     assert number is not None  # the pattern begins with digits

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from snowmelt_operator.api.run import Run, RunPhase
 from snowmelt_operator.api.v1alpha1 import FineTuneJob, ObjectMeta
 from snowmelt_operator.launchers.base import Launch, LauncherUnavailableError, LaunchRefusedError, Wake
-from snowmelt_operator.render.names import Submission, parse_submission_id, submission_id
+from snowmelt_operator.render.names import Submission, submission_id
 from snowmelt_trainer.contract.run import CONFIG_ENV, TOKEN_ENV
 
 ENTRYPOINT = "python -m snowmelt_trainer"
@@ -40,6 +40,7 @@ class _JobDetails(BaseModel):
     status: str
     message: str | None = None
     error_type: str | None = None
+    metadata: dict[str, str] | None = None
     start_time: int | None = None
     """Milliseconds since 1970."""
 
@@ -82,7 +83,7 @@ class RayLauncher:
         return submission_id(job, attempt)
 
     def newest(self, job: ObjectMeta) -> int:
-        return max((known.attempt for known in self._runs if known.belongs_to(job)), default=0)
+        return max((known.attempt for known in self._runs if known.uid == job.uid), default=0)
 
     async def launch(self, launch: Launch) -> None:
         name = self.name(launch.job.metadata, launch.attempt)
@@ -90,13 +91,19 @@ class RayLauncher:
             CONFIG_ENV: launch.config.model_dump_json(by_alias=True, exclude_none=True),
             TOKEN_ENV: launch.token,
         }
-        body = {"entrypoint": ENTRYPOINT, "submission_id": name, "runtime_env": {"env_vars": environment}}
+        submission = Submission.of(launch.job.metadata, launch.attempt)
+        body = {
+            "entrypoint": ENTRYPOINT,
+            "submission_id": name,
+            "runtime_env": {"env_vars": environment},
+            "metadata": submission.metadata,
+        }
         status, text = await self._request("POST", "/api/jobs/", body)
         if status >= 400 and "already exists" not in text:
             problem = f"Ray answered {status}: {_last_line(text)}"
             raise LaunchRefusedError(problem) if status == 400 else LauncherUnavailableError(problem)
         run = Run(name=name, attempt=launch.attempt, phase=RunPhase.PENDING, cluster_ready=True)
-        self._runs.setdefault(Submission.of(launch.job.metadata, launch.attempt), run)
+        self._runs.setdefault(submission, run)
         self._active.set()
 
     async def find(self, job: ObjectMeta, attempt: int) -> Run | None:
@@ -142,10 +149,9 @@ class RayLauncher:
                 self._wake(submission.namespace, submission.name)
 
     async def sweep(self, living: set[str]) -> None:
-        known = {uid[:8] for uid in living}
         for submission in self._listed:
-            if submission.uid not in known:
-                await self.stop(submission.job(), submission.attempt)
+            if submission.uid not in living:
+                await self.stop(submission.job, submission.attempt)
 
     async def poll(self) -> None:
         """Refresh for ever, while anything is active."""
@@ -208,7 +214,7 @@ def _parse(text: str) -> dict[Submission, Run]:
         rows = _ROWS.validate_json(text)
     except ValidationError as error:
         raise LauncherUnavailableError(f"Ray's list of jobs cannot be read: {error.errors()[0]['msg']}") from error
-    submissions = [(parse_submission_id(row.submission_id or ""), row) for row in rows]
+    submissions = [(Submission.from_metadata(row.metadata or {}), row) for row in rows]
     return {submission: row.run(submission.attempt) for submission, row in submissions if submission is not None}
 
 

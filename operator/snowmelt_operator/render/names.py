@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from snowmelt_operator.api.v1alpha1 import GROUP, ObjectMeta
@@ -15,8 +15,6 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 """Matches everything that the operator makes."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-
-_SUBMISSION_ID = re.compile(r"^(?P<namespace>[^/]+?)--(?P<name>[^/]+)-a(?P<attempt>[0-9]+)-(?P<uid>[0-9a-f]{8})$")
 
 
 def rayjob_name(job_name: str, attempt: int) -> str:
@@ -31,7 +29,7 @@ def submission_id(job: ObjectMeta, attempt: int) -> str:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission's id says; `uid` is the first eight characters of the job's."""
+    """One attempt in a Ray cluster. It travels as the submission's metadata: an id cannot be taken apart for sure."""
 
     namespace: str
     name: str
@@ -40,22 +38,28 @@ class Submission:
 
     @classmethod
     def of(cls, job: ObjectMeta, attempt: int) -> Submission:
-        return cls(job.namespace, job.name, attempt, job.uid[:8])
+        return cls(job.namespace, job.name, attempt, job.uid)
 
-    def belongs_to(self, job: ObjectMeta) -> bool:
-        return (self.namespace, self.name, self.uid) == (job.namespace, job.name, job.uid[:8])
-
+    @property
     def job(self) -> ObjectMeta:
-        """The job's metadata, as far as an id tells them."""
+        """What the submission tells of its job's metadata."""
         return ObjectMeta(name=self.name, namespace=self.namespace, uid=self.uid)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Ray's metadata, which are strings."""
+        return labels(self.job, self.attempt) | {_NAMESPACE_KEY: self.namespace}
 
-def parse_submission_id(text: str) -> Submission | None:
-    """What `submission_id` put together; None for a submission that is not ours."""
-    match = _SUBMISSION_ID.match(text)
-    if match is None:
-        return None
-    return Submission(match["namespace"], match["name"], int(match["attempt"]), match["uid"])
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Submission | None:
+        """What `metadata` says; None for a submission that is not ours."""
+        try:
+            return cls(metadata[_NAMESPACE_KEY], metadata[JOB_LABEL], int(metadata[ATTEMPT_LABEL]), metadata[UID_LABEL])
+        except (KeyError, ValueError):
+            return None
+
+
+_NAMESPACE_KEY = f"{GROUP}/namespace"
 
 
 def labels(job: ObjectMeta, attempt: int) -> dict[str, str]:
