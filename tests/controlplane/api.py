@@ -19,7 +19,7 @@ PATHS = {
     "secrets": "/api/v1",
     "events": "/apis/events.k8s.io/v1",
 }
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 
 
 class Api:
