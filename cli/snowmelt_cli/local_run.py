@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ DECIDES_THE_MODEL = ("backbone", "data", "unfreezing", "optimization", "output")
 POLL_SECONDS = 0.1
 STOP_SECONDS = 30.0
 """How long the trainer may take to stop before it is killed; it keeps checkpoints, so nothing is lost then either."""
+FAREWELL_SECONDS = 20.0
+"""How long the trainer may take to end after its last word; all that matters is written before that."""
 LAST_WORDS = 15
 
 
@@ -134,17 +137,20 @@ class TrainerProcess:
             )
 
     def snapshots(self) -> Iterator[Progress | None]:
-        """What the trainer says, as it says it, and None at each moment without news; ends when the process does."""
+        """What the trainer says, as it says it, and None at each moment without news; ends when the process does, or
+        a while after its last word."""
         with self._run.progress.open(encoding="utf-8") as lines:
             unfinished = ""
-            ended = False
+            ended, until = False, math.inf
             while not ended:
-                ended = self._process.poll() is not None  # looked at before the last lines are read
+                ended = self._process.poll() is not None or time.monotonic() > until  # before the last lines are read
                 for line in lines.read().splitlines(keepends=True):
                     unfinished += line
                     if unfinished.endswith("\n"):
-                        yield Progress.model_validate_json(unfinished)
-                        unfinished = ""
+                        progress, unfinished = Progress.model_validate_json(unfinished), ""
+                        if progress.final is not None:
+                            until = time.monotonic() + FAREWELL_SECONDS
+                        yield progress
                 yield None
                 if not ended:
                     time.sleep(POLL_SECONDS)
