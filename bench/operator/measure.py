@@ -27,6 +27,8 @@ class Figures:
     """What one run measured; memory in MiB."""
 
     timeline: Timeline
+    load_before: float
+    """The machine's load average before its control plane was started: times mean little when others use it."""
     requests_per_job: dict[tuple[str, str], float]
     writes_per_job: float
     start_requests: int
@@ -45,6 +47,7 @@ def measure(folder: Path, *, jobs: int, idle_seconds: float) -> Figures:
         hack.kube.ControlPlaneError: a part does not come up.
         TimeoutError: not all jobs were launched within ten minutes.
     """
+    load_before = os.getloadavg()[0]
     with ControlPlane(folder, audit=True) as plane:
         plane.install_crds(*sorted((REPOSITORY / "crds").glob("*.yaml")), *kuberay_crds())
         plane.kubectl("apply", "-f", REPOSITORY / "hack/kube/rbac.yaml")
@@ -62,6 +65,7 @@ def measure(folder: Path, *, jobs: int, idle_seconds: float) -> Figures:
     work = [request for request in requests if begin <= request.at < settled]
     return Figures(
         timeline=timeline,
+        load_before=load_before,
         requests_per_job=audit.per_job(work, jobs),
         writes_per_job=audit.writes_per_job(work, jobs),
         start_requests=sum(request.at < begin for request in requests),

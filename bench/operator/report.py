@@ -50,6 +50,7 @@ def summary(runs: Sequence[Figures], jobs: int) -> str:
         ("all statuses say so", "s", lambda run: run.timeline.reported, "10"),
         ("writes a job", "", lambda run: run.writes_per_job, "at most 4"),
         ("requests a job", "", lambda run: sum(run.requests_per_job.values()), ""),
+        ("load average before", "", lambda run: run.load_before, "quiet: below 0.5"),
         ("processor time of the operator", "s", lambda run: run.cpu_seconds, ""),
         ("resident memory, peak", "MiB", lambda run: run.rss_peak, "150"),
         ("resident memory, settled", "MiB", lambda run: run.rss_settled, ""),
