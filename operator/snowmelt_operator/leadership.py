@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -13,9 +14,11 @@ from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-LEASE_SECONDS = 15.0
-RENEW_SECONDS = 10.0
-RETRY_SECONDS = 2.0
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15
+RENEW_SECONDS = 10
+RETRY_SECONDS = 2
 """client-go's defaults: a leader that cannot renew for 10 s stops, and after 15 s another may lead."""
 
 
@@ -35,10 +38,14 @@ class _Lock(LeaseLock):
             return False, ApiException(status=0, reason=str(error) or type(error).__name__)
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        # Not the library's own: kubernetes 37.0 passes `pretty=True`, which its generated client refuses as no string.
+        body = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         try:
-            return await super().create(name, namespace, election_record)
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            await self.api_instance.create_namespaced_lease(namespace, body)
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("Lease %s/%s was not created: %s", namespace, name, error)
             return False
+        return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import time
@@ -125,7 +126,7 @@ class WorkQueue:
                     del self._due[key]
                     self.wake(key)
             delay = self._timers[0][0] - now if self._timers else None
-            try:
-                await asyncio.wait_for(self._sooner.wait(), delay)
-            except TimeoutError:
-                continue
+            # Not wait_for: Python 3.11's swallows a cancellation that comes together with its timeout (cpython#86296).
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._sooner.wait()

@@ -162,7 +162,8 @@ class Resync:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._asked.wait(), self._every)
+            async with asyncio.timeout(self._every):
+                await self._asked.wait()
         except TimeoutError:
             return
         await asyncio.sleep(_GATHER)

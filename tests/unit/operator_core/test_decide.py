@@ -9,7 +9,7 @@ import pytest
 
 from snowmelt_operator.api.conditions import ConditionType, Phase
 from snowmelt_operator.api.reasons import Reason
-from snowmelt_operator.api.run import RunPhase
+from snowmelt_operator.api.run import HANDED_OVER, RunPhase
 from snowmelt_operator.api.stored import InvalidJob, read_job
 from snowmelt_operator.decide import decide
 from snowmelt_operator.decide.rules import STOP_GRACE
@@ -44,9 +44,7 @@ def test_a_new_job_is_launched_with_one_status_and_one_event() -> None:
 
 def test_looking_again_at_what_was_launched_changes_nothing() -> None:
     launched = after(seen(job()), decide(seen(job())))
-    again = replace(
-        launched, run=run(RunPhase.PENDING, message="the attempt was handed over and has not been taken up yet")
-    )
+    again = replace(launched, run=run(RunPhase.PENDING, message=HANDED_OVER))
     decision = decide(again)
     assert decision.actions == ()
     assert decision.events == ()
@@ -133,6 +131,29 @@ def test_the_last_allowed_retry_is_made_and_none_after_it() -> None:
     assert not over.launches
     assert over.status is not None
     assert over.status.attempts.failed == 4
+
+
+def test_a_success_needs_no_word_of_the_launcher() -> None:
+    status = final(Outcome.SUCCEEDED, TrainerReason.TARGET_MET)
+    assert decide(seen(under_way(status=status), obstacle="Ray cannot be reached")).rule == "succeeded"
+
+
+def test_a_job_suspended_at_its_deadline_is_suspended_and_can_be_given_more_time() -> None:
+    assert decide(seen(under_way(suspend=True, active_for=99, activeDeadlineSeconds=9), run())).rule == "suspended"
+
+
+def test_a_run_that_its_launcher_found_invalid_is_not_tried_again() -> None:
+    invalid = run(RunPhase.FAILED, reason=Reason.SUBMISSION_FAILED, message="rayClusterSpec is wrong")
+    failed = condition(decide(seen(under_way(backoffLimit=9), invalid)), ConditionType.FAILED)
+    assert (failed.reason, failed.message) == (Reason.SUBMISSION_FAILED, "rayClusterSpec is wrong")
+
+
+def test_a_relaunch_after_a_queue_says_of_the_queue_what_the_next_look_says() -> None:
+    waited = {"type": "Queued", "status": "False", "reason": "Admitted", "lastTransitionTime": NOW.isoformat()}
+    status = {"attempts": attempts(active_for=None), "conditions": [waited]}
+    launched = after(seen(job(status=status)), decision := decide(seen(job(status=status))))
+    pending = run(RunPhase.PENDING, attempt=2, message=HANDED_OVER)
+    assert decide(replace(launched, run=pending)).status == decision.status
 
 
 @pytest.mark.parametrize("phase", [*RunPhase, None])

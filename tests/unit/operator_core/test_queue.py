@@ -118,9 +118,11 @@ async def test_the_back_off_doubles_to_its_bound_and_begins_anew_after_a_success
     queue.start()
     try:
         queue.wake(SHOES)
-        for expected in (1, 2, 3, 4, 5):
+        for expected in (1, 2, 3, 4, 5, 6):
             await until(lambda expected=expected: len(moments) == expected)  # type: ignore[misc]
-            for _ in range(1 if expected == 5 else 400):
+            if expected == 5:
+                queue.wake(SHOES)
+            for _ in range(400):
                 if len(moments) > expected:
                     break
                 clock += 0.1
@@ -131,7 +133,8 @@ async def test_the_back_off_doubles_to_its_bound_and_begins_anew_after_a_success
         waits = [round(later - earlier) for earlier, later in pairwise(moments)]
     finally:
         await queue.stop()
-    assert waits == [1, 2, 4, 4]
+    assert waits[:4] == [1, 2, 4, 4]
+    assert waits[5] == 1
 
 
 async def test_a_later_recheck_takes_the_place_of_an_earlier_one() -> None:

@@ -1,0 +1,55 @@
+"""Two replicas and one Lease, with the real API server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hack.kube import ControlPlane
+from hack.kube.controlplane import eventually
+from hack.localoperator import LocalOperator
+from tests.controlplane.api import Api, is_at_attempt
+from tests.controlplane.jobs import manifest
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def holder(plane: ControlPlane, lease: str) -> str | None:
+    leases: list[dict[str, Any]] = plane.get("leases", "-n", "snowmelt-system")["items"]
+    return next((found["spec"].get("holderIdentity") for found in leases if found["metadata"]["name"] == lease), None)
+
+
+def test_a_standby_takes_over_when_the_leader_dies_and_only_then(
+    make_operator: Callable[..., LocalOperator], plane: ControlPlane, api: Api
+) -> None:
+    lease = f"lease-{api.namespace}"
+    settings = {"leader_election": "true", "lease_name": lease}
+    leader = make_operator(identity="first", **settings)
+    leader.start()
+    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
+    standby = make_operator(identity="second", **settings)
+    standby.start()  # ready: it takes progress reports, and launches nothing
+
+    api.create("finetunejobs", manifest("before"))
+    api.until("finetunejobs", "before", is_at_attempt(1))
+    leader.kill()
+    api.create("finetunejobs", manifest("after"))
+    api.until("finetunejobs", "after", is_at_attempt(1), within_s=60)
+    assert holder(plane, lease) == "second"
+    assert len(api.list("rayjobs")) == 2
+
+
+def test_a_leader_that_loses_the_api_server_ends_so_that_another_may_lead(
+    make_operator: Callable[..., LocalOperator], plane: ControlPlane, api: Api
+) -> None:
+    lease = f"lease-{api.namespace}"
+    operator = make_operator(identity="only", leader_election="true", lease_name=lease)
+    operator.start()
+    eventually(lambda: holder(plane, lease) == "only", "the replica does not lead")
+    plane.stop_apiserver()
+    try:
+        eventually(lambda: not operator.service.runs, "it still leads though nobody can know", within_s=60)
+    finally:
+        plane.start_apiserver()
