@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import secrets
 import ssl
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import yaml
 
 from hack.kube.binaries import Binaries, find_binaries
-from hack.kube.kubectl import ControlPlaneError, Kubectl
+from hack.kube.kubectl import ControlPlaneError, Kubectl, eventually
 from hack.kube.pki import Authority, write_key
 from hack.kube.processes import ReservedPort, Service
 
@@ -133,15 +131,7 @@ class ControlPlane:
 
     def install_crds(self, *files: Path) -> None:
         """Apply CRDs (server-side: KubeRay's are too large for an annotation) and wait until they are served."""
-        names = [word for file in files for word in ("-f", str(file))]
-        self.kubectl("apply", "--server-side", "--force-conflicts", *names)
-        for file in files:
-            # Not `kubectl wait`, which fails on a CRD so new that it has no conditions yet.
-            eventually(partial(self._is_established, file), f"{file.name} is not served")
-
-    def _is_established(self, file: Path) -> bool:
-        conditions = self.get("-f", str(file)).get("status", {}).get("conditions") or []
-        return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)
+        Kubectl(self.binaries.kubectl, self.kubeconfig()).install_crds(*files)
 
     def _is_ready(self) -> bool:
         for service in (self.etcd, self.apiserver):
@@ -213,19 +203,6 @@ class ControlPlane:
             "current-context": user,
         }
         write_secret(self.kubeconfig(user), yaml.safe_dump(document, sort_keys=False))
-
-
-def eventually(holds: Callable[[], bool], complaint: str, within_s: float = 30.0) -> None:
-    """Return as soon as `holds()`.
-
-    Raises:
-        ControlPlaneError: `complaint`, when it does not hold within `within_s` seconds.
-    """
-    until = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > until:
-            raise ControlPlaneError(f"{complaint} (waited {within_s:.0f} s)")
-        time.sleep(0.1)
 
 
 def write_secret(path: Path, text: str) -> Path:

@@ -111,9 +111,7 @@ class Cluster:
             return
         node = self._node_named(name)
         self._plug_in(node, [other.place for other in self.nodes])
-        for part in self.parts.known():
-            if part.startswith(f"{name}/"):
-                self.parts.restart(part)
+        node.restart()
 
     def leftovers(self) -> list[str]:
         """What there is of this cluster outside of its folder, in words; empty when it is down."""
@@ -138,13 +136,14 @@ class Cluster:
             servers.await_apiserver(self.control_plane, kubectl)
             say("starting the controllers, DNS and the nodes")
             kubectl("apply", "--server-side", "-f", MANIFESTS)
+            installed = pool.submit(kuberay.install, kubectl, self.directory / "kuberay")
             servers.start_controllers(self.control_plane, binaries, credentials)
             servers.start_dns(self.control_plane, binaries, credentials)
             servers.start_provisioner(self.control_plane, credentials, self.volumes)
-            kuberay.install(kubectl, self.directory / "kuberay")
             prepared.result()
-        for node in nodes:
-            node.start_kubelet(binaries, credentials.folder / f"{node.place.name}.kubeconfig")
+            for node in nodes:
+                node.start_kubelet(binaries, credentials.folder / f"{node.place.name}.kubeconfig")
+            installed.result()
         servers.await_dns(self.control_plane)
         say("waiting for the nodes")
         eventually(lambda: _ready_nodes(kubectl) == count, "the nodes are not ready", NODES_READY_WITHIN_S)

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from hack.kube.binaries import KUBERAY, kuberay_config
+from hack.kube.binaries import KUBERAY, kuberay_config, kuberay_crds
 from hack.kube.cluster.images import KUBERAY_REPOSITORY
 from hack.kube.controlplane import eventually
 from hack.kube.kubectl import ControlPlaneError, Kubectl
@@ -32,12 +32,12 @@ def install(kubectl: Kubectl, folder: Path) -> None:
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": NAMESPACE,
-        "resources": [os.path.relpath(kuberay_config() / "default", folder.resolve())],
-        "images": [{"name": "quay.io/kuberay/operator", "newName": KUBERAY_REPOSITORY, "newTag": KUBERAY}],
+        "resources": [os.path.relpath(kuberay_config() / base, folder.resolve()) for base in ("rbac", "manager")],
+        "images": [{"name": "kuberay/operator", "newName": KUBERAY_REPOSITORY, "newTag": KUBERAY}],
         "patches": [{"target": {"kind": "Deployment", "name": "kuberay-operator"}, "patch": json.dumps(PATCH)}],
     }
     (folder / "kustomization.yaml").write_text(json.dumps(kustomization, indent=1))
-    # Server-side: the CRDs are too large for the annotation of a client-side apply.
+    kubectl.install_crds(*kuberay_crds())
     kubectl("apply", "--server-side", "--force-conflicts", "-k", folder)
 
 

@@ -57,9 +57,17 @@ class Node:
 
     def start_containerd(self) -> None:
         """Start containerd and wait until it answers."""
-        part = f"{self.place.name}/containerd"
-        self.machine.parts.start(part, ["containerd", "--config", self.machine.folder / "containerd.toml"])
-        self.machine.parts.wait(part, self._containerd_answers, "containerd is not ready")
+        command = ["containerd", f"--config={self.machine.folder / 'containerd.toml'}"]
+        self.machine.parts.start(self._part("containerd"), command)
+        self._await_containerd()
+
+    def restart(self) -> None:
+        """Start all its programs again that do not run, as they were started before."""
+        self.machine.parts.restart(self._part("containerd"))
+        # A kubelet that finds no containerd ends.
+        self._await_containerd()
+        for program in ("kubelet", "kube-proxy"):
+            self.machine.parts.restart(self._part(program))
 
     def load(self, archive: Path) -> None:
         """Import the images of an OCI or Docker archive.
@@ -76,12 +84,18 @@ class Node:
         """Start the kubelet and kube-proxy."""
         cgroups.make(self.group)
         folder = self.machine.folder
-        self.machine.parts.start(f"{self.place.name}/kubelet", [
+        self.machine.parts.start(self._part("kubelet"), [
             binaries.kubelet, f"--config={folder / 'kubelet.yaml'}", f"--kubeconfig={kubeconfig}",
             f"--hostname-override={self.place.name}", f"--node-ip={self.place.address}",
         ])  # fmt: skip
         proxy = [str(binaries.kube_proxy), f"--config={folder / 'kube-proxy.yaml'}"]
-        self.machine.parts.start(f"{self.place.name}/kube-proxy", proxy)
+        self.machine.parts.start(self._part("kube-proxy"), proxy)
+
+    def _part(self, program: str) -> str:
+        return f"{self.place.name}/{program}"
+
+    def _await_containerd(self) -> None:
+        self.machine.parts.wait(self._part("containerd"), self._containerd_answers, "containerd is not ready")
 
     def _containerd_answers(self) -> bool:
         try:
