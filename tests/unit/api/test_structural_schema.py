@@ -104,6 +104,20 @@ class _Unbounded(Contract):
     """Some text."""
 
 
+class _UnboundedList(Contract):
+    """Has a list of any length."""
+
+    numbers: tuple[int, ...] = ()
+    """Some numbers."""
+
+
+class _UnboundedMap(Contract):
+    """Has a map of any size."""
+
+    numbers: dict[str, int] = {}
+    """Some numbers."""
+
+
 class _Whole(Contract):
     """Has one of each."""
 
@@ -118,9 +132,17 @@ def test_a_field_without_a_docstring_is_refused() -> None:
         structural_schema(_Undescribed, path="spec", with_defaults=True)
 
 
-def test_a_string_without_a_bound_is_refused() -> None:
-    with pytest.raises(UnfitForCrdError, match=r"spec\.text has no maxLength"):
-        structural_schema(_Unbounded, path="spec", with_defaults=True)
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        (_Unbounded, r"spec\.text has no maxLength"),
+        (_UnboundedList, r"spec\.numbers has no maxItems"),
+        (_UnboundedMap, r"spec\.numbers has no maxProperties"),
+    ],
+)
+def test_a_type_without_a_bound_is_refused(model: type[Contract], complaint: str) -> None:
+    with pytest.raises(UnfitForCrdError, match=complaint):
+        structural_schema(model, path="spec", with_defaults=True)
 
 
 def test_exclusive_bounds_and_optional_enums_take_their_openapi_form() -> None:
