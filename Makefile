@@ -17,7 +17,7 @@ endif
 export UV_NATIVE_TLS := true
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test test-quick lint generate verify bench-operator clean
+.PHONY: help setup demo test test-quick test-cluster lint generate verify bench-operator cluster-up cluster-down clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,15 @@ verify: setup ## fail when a generated file is stale
 bench-operator: setup ## 1,000 FineTuneJobs against a real API server; writes docs/benchmarks-operator.md
 	$(BIN)/python -m hack.kube binaries
 	$(BIN)/python -m bench.operator $(BENCH_ARGS)
+
+cluster-up: setup ## a real cluster of two nodes with KubeRay, from source (Linux, root)
+	$(BIN)/python -m hack.kube cluster-up
+
+cluster-down: setup ## end that cluster without a trace
+	$(BIN)/python -m hack.kube cluster-down
+
+test-cluster: setup ## the tests of that cluster (Linux, root)
+	$(BIN)/python -m pytest tests_e2e/cluster
 
 clean: ## remove what was made in this checkout (not the cache)
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache out
