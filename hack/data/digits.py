@@ -1,5 +1,5 @@
 """`python -m hack.data.digits OUT`: scikit-learn's 1,797 handwritten digits (8x8, 16 grey levels; UCI Optical
-Recognition of Handwritten Digits) as image folders OUT/train/<digit>/ and OUT/test/<digit>/.
+Recognition of Handwritten Digits) as image folders OUT/train/<digit>/ and OUT/test/<digit>/, and as a table of all of them, OUT/manifest.csv.
 
 A fifth of each digit is the test set, drawn by a fixed seed. The pixels are written as they are, as 8x8 grey PNGs:
 scaling is the reader's business.
@@ -8,9 +8,11 @@ scaling is the reader's business.
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -32,7 +34,16 @@ def write(out: Path) -> dict[str, int]:
         write_folders(
             out / name, ((str(digits.target[i]), f"{i:04d}", Image.fromarray(images[i])) for i in sorted(ids))
         )
+    _write_manifest(out / "manifest.csv", {"train": train, "test": test}, digits.target)
     return {"train": len(train), "test": len(test)}
+
+
+def _write_manifest(path: Path, sets: dict[str, npt.NDArray[np.int64]], labels: npt.NDArray[np.int64]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("uri", "label", "split"))
+        for name, ids in sets.items():
+            rows.writerows((f"{name}/{labels[i]}/{i:04d}.png", labels[i], name) for i in sorted(ids))
 
 
 def main() -> None:

@@ -56,6 +56,20 @@ def test_the_digits_open_as_target_data(tmp_path: Path) -> None:
     assert (data.duplicates_across_splits, data.warnings) == (0, ())
 
 
+def test_the_manifest_of_the_digits_names_the_same_sets(tmp_path: Path) -> None:
+    digits.write(tmp_path / "digits")
+    folders = {"train": {"uri": "pvc://digits/train"}, "test": {"uri": "pvc://digits/test"}}
+    table = {"train": {"uri": "pvc://digits/manifest.csv"}}
+    by_folder, by_table = (
+        open_data(Data.model_validate(spec), seed=0, volumes_root=str(tmp_path)) for spec in (folders, table)
+    )
+    assert by_table.classes == by_folder.classes
+    assert by_folder.test is not None
+    assert by_table.test is not None
+    assert set(by_table.test.paths) == set(by_folder.test.paths)
+    assert len(by_table.train) == len(by_folder.train)
+
+
 def test_fashion_mnist_is_read_from_its_idx_files(tmp_path: Path) -> None:
     source = tmp_path / "source"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
