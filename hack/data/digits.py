@@ -1,5 +1,6 @@
 """`python -m hack.data.digits OUT`: scikit-learn's 1,797 handwritten digits (8x8, 16 grey levels; UCI Optical
-Recognition of Handwritten Digits) as image folders OUT/train/<digit>/ and OUT/test/<digit>/, and as a table of all of them, OUT/manifest.csv.
+Recognition of Handwritten Digits) as image folders OUT/train/<digit>/ and OUT/test/<digit>/, and as a table of all of
+them, OUT/manifest.csv.
 
 A fifth of each digit is the test set, drawn by a fixed seed. The pixels are written as they are, as 8x8 grey PNGs:
 scaling is the reader's business.
