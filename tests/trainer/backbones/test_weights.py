@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.models import DenseNet121_Weights, MNASNet0_5_Weights, ShuffleNet_V2_X0_5_Weights, get_model
 
 from snowmelt_trainer.backbones import IMAGENET_PREPROCESSING, BuiltBackbone, Preprocessing, build_backbone
+from snowmelt_trainer.backbones.registry import published_weights
 from snowmelt_trainer.contract.backbone import Backbone, WeightsFrom
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
@@ -289,5 +290,5 @@ def test_a_download_that_fails_names_the_way_out(monkeypatch: pytest.MonkeyPatch
 
 def test_weights_that_torchvision_does_not_publish_are_refused_with_those_it_does() -> None:
     with pytest.raises(RunError, match="there are: IMAGENET1K_V1, DEFAULT, None") as caught:
-        named(SMALL, "IMAGENET1K_V2")
+        published_weights(SMALL, "IMAGENET1K_V2")
     assert caught.value.reason is Reason.WEIGHTS_NOT_FOUND
