@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ def main() -> int:
     parser.add_argument("--idle-seconds", type=float, default=60.0, help="how long to watch it idle (%(default)s)")
     parser.add_argument("--no-page", action="store_true", help=f"leave docs/{PAGE.name} as it is")
     options = parser.parse_args()
+    # Ended from outside, it takes its servers with it as after a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     runs: list[Figures] = []
     try:
         for number in range(options.repeats):
