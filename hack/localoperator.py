@@ -7,15 +7,14 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 
 from hack.kube.controlplane import ControlPlane, ControlPlaneError, eventually
-from hack.kube.processes import Service, free_port
+from hack.kube.processes import Service, Startable, free_port
 
 READY_WITHIN_S = 60.0
 
 
-class LocalOperator:
+class LocalOperator(Startable):
     """`python -m snowmelt_operator` as the control plane's user `operator`; `settings` become SNOWMELT_* variables.
 
     Its ports stay the same when it is started again, as a Service's would.
@@ -34,19 +33,6 @@ class LocalOperator:
         environment |= {f"SNOWMELT_{name.upper()}": str(value) for name, value in given.items()}
         environment["KUBECONFIG"] = str(plane.kubeconfig("operator"))
         self.service = Service("operator", [sys.executable, "-m", "snowmelt_operator"], log, env=environment)
-
-    def __enter__(self) -> LocalOperator:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and wait until /readyz says yes.

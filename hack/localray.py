@@ -12,12 +12,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hack.kube import marked
 from hack.kube.controlplane import ControlPlaneError, eventually, write_secret
-from hack.kube.processes import Service, free_port
+from hack.kube.processes import Service, Startable, free_port
 
 MARK = "LOCAL_RAY_OF_SNOWMELT"
 """Environment variable that everything of one Ray inherits, jobs and workers included."""
@@ -25,7 +24,7 @@ OBJECT_STORE_BYTES = 200 * 1024 * 1024
 READY_WITHIN_S = 90.0
 
 
-class LocalRay:
+class LocalRay(Startable):
     """`ray start --head` with ports and folders of its own; `dashboard_url` is where its Jobs API listens.
 
     The API wants the bearer token in `token_file`.
@@ -54,19 +53,6 @@ class LocalRay:
         ours = {"RAY_USAGE_STATS_ENABLED": "0", MARK: str(self._folder)}
         environment = os.environ | path | authentication | dict(env or {}) | ours
         self._service = Service("ray", command, log, env=environment)
-
-    def __enter__(self) -> LocalRay:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def logs(self) -> Path:

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -21,7 +20,7 @@ import yaml
 from hack.kube.binaries import Binaries, find_binaries
 from hack.kube.kubectl import ControlPlaneError, Kubectl, eventually
 from hack.kube.pki import Authority, write_key
-from hack.kube.processes import ReservedPort, Service
+from hack.kube.processes import ReservedPort, Service, Startable
 
 __all__ = ["USERS", "ControlPlane", "ControlPlaneError", "eventually", "write_secret"]
 
@@ -36,7 +35,7 @@ AUDIT_POLICY = {
 }
 
 
-class ControlPlane:
+class ControlPlane(Startable):
     """A control plane in `directory`, which is made when absent. A context manager; or call `start` and `stop`.
 
     `apiserver_args` are added to kube-apiserver's command line; with `audit=True` each request is logged as one JSON
@@ -68,19 +67,6 @@ class ControlPlane:
         self.url = f"https://127.0.0.1:{self._port.number}"
         self.etcd = self._etcd_service()
         self.apiserver = self._apiserver_service()
-
-    def __enter__(self) -> ControlPlane:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def ca_file(self) -> Path:

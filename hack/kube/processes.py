@@ -7,11 +7,38 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 TERM_GRACE_S = 10.0
+
+
+class Startable(ABC):
+    """Started on entering a `with`, stopped on leaving it, and also when the start fails half-way."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start, and return when it can be used."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all that was started. Idempotent, and right after a start that failed."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 class Service:
