@@ -113,7 +113,7 @@ def _head(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> dict[str
 
 def _worker_group(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> dict[str, Any]:
     workers, resources = worker_group(job.spec), job.spec.workers.resources
-    requests_and_limits = {"requests": dict(resources.requests), "limits": dict(resources.limits)}
+    requests_and_limits = _given(requests=dict(resources.requests), limits=dict(resources.limits))
     return {
         "groupName": "workers",
         "replicas": workers.replicas,
@@ -160,9 +160,9 @@ def _pod_template(
                     "name": container,
                     "image": runtime.image or defaults.image,
                     "env": environment + [variable.to_json_dict() for variable in runtime.env],
-                    "resources": resources,
                     "securityContext": SECURITY_CONTEXT,
                     "volumeMounts": mounts,
+                    **_given(resources=resources),
                 }
             ],
         },
@@ -174,12 +174,20 @@ def _scheduling(runtime: Runtime) -> dict[str, Any]:
     return {
         # The trainer runs people's images on people's data, and has no business with the API server.
         "automountServiceAccountToken": False,
-        "nodeSelector": dict(runtime.node_selector),
-        "tolerations": [toleration.to_json_dict() for toleration in runtime.tolerations],
-        "imagePullSecrets": [reference.to_json_dict() for reference in runtime.image_pull_secrets],
-        **({"serviceAccountName": runtime.service_account_name} if runtime.service_account_name else {}),
-        **({"priorityClassName": runtime.priority_class_name} if runtime.priority_class_name else {}),
+        **_given(
+            nodeSelector=dict(runtime.node_selector),
+            tolerations=[toleration.to_json_dict() for toleration in runtime.tolerations],
+            imagePullSecrets=[reference.to_json_dict() for reference in runtime.image_pull_secrets],
+            serviceAccountName=runtime.service_account_name,
+            priorityClassName=runtime.priority_class_name,
+        ),
     }
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields that are not empty. An empty one means the same as none, and each costs the API server its keep:
+    it is decoded, pruned, validated, owned by a field manager and sent to every watcher."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def _claims(job: FineTuneJob) -> dict[str, bool]:

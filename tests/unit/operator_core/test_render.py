@@ -170,3 +170,14 @@ def test_a_strangers_submission_is_not_ours(metadata: dict[str, str]) -> None:
 def test_jobs_of_one_name_have_different_submissions() -> None:
     ids = {submission_id(ObjectMeta(name="shoes", namespace="team", uid=uid), 1) for uid in (UID, UID[::-1])}
     assert len(ids) == 2
+
+
+def test_what_a_job_leaves_out_is_left_out_of_its_rayjob() -> None:
+    def empty(value: Any, path: str) -> list[str]:
+        if value in ({}, [], ""):
+            return [path]
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        return [found for key, item in items for found in empty(item, f"{path}.{key}")]
+
+    for finetunejob in (job(), job(workers={"resources": {"limits": {"nvidia.com/gpu": 1}}})):
+        assert empty(render_rayjob(finetunejob, 1, DEFAULTS), "rayjob") == []
