@@ -30,6 +30,9 @@ _PLURALS = {
     ("events.k8s.io/v1", "Event"): "events",
 }
 _APPLY = "application/apply-patch+yaml"
+_WHOLE = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""For writes whose answer is not read: the API server need not send the object back."""
 _TOO_MANY_REQUESTS = 429
 
 
@@ -153,12 +156,13 @@ class KubernetesCluster:
         metadata = manifest["metadata"]
         path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
         query = {"fieldManager": field_manager, "force": "true"}
-        await self._request("apply", manifest["kind"], path, query=query, body=manifest)
+        await self._request("apply", manifest["kind"], path, query=query, body=manifest, accept=_METADATA)
 
     async def create(self, manifest: dict[str, Any]) -> bool:
         path = _path(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"])
         try:
-            await self._request("create", manifest["kind"], path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+            query = {"fieldManager": FIELD_MANAGER}
+            await self._request("create", manifest["kind"], path, query=query, body=manifest, accept=_METADATA)
         except ClusterRefusedError as error:
             if error.reason == "AlreadyExists":
                 return False
@@ -208,12 +212,13 @@ class KubernetesCluster:
         *,
         query: Mapping[str, str] | None = None,
         body: dict[str, Any] | None = None,
+        accept: str = _WHOLE,
     ) -> dict[str, Any]:
         method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         answered = False
         try:
-            headers = await self._headers("application/json" if method != "PATCH" else _APPLY)
+            headers = await self._headers("application/json" if method != "PATCH" else _APPLY, accept)
             response = await self.api_client.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=self._timeout
             )
@@ -228,9 +233,9 @@ class KubernetesCluster:
             self._on_request(verb, kind, answered)
         return _answer(response.status, content, f"{verb} {path}")
 
-    async def _headers(self, content_type: str) -> dict[str, str]:
+    async def _headers(self, content_type: str, accept: str) -> dict[str, str]:
         headers = {
-            "Accept": "application/json",
+            "Accept": accept,
             "Content-Type": content_type,
             "User-Agent": self.api_client.user_agent,
         }
