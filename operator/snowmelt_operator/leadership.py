@@ -20,6 +20,8 @@ LEASE_SECONDS = 15
 RENEW_SECONDS = 10
 RETRY_SECONDS = 2
 """client-go's defaults: a leader that cannot renew for 10 s stops, and after 15 s another may lead."""
+RELEASE_SECONDS = 3
+"""How long giving the Lease back may take; a successor that hears nothing of it waits until it has expired."""
 
 
 class LeadershipLostError(Exception):
@@ -52,6 +54,18 @@ class _Lock(LeaseLock):
             return await super().update(name, namespace, updated_record)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+
+    async def release(self, name: str, namespace: str) -> None:
+        """Give the Lease back, if it is still ours, so that a successor need not wait until it has expired."""
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                lease = await self.api_instance.read_namespaced_lease(name, namespace)
+                if lease.spec is not None and lease.spec.holder_identity == self.identity:
+                    # Absent, not empty: the library takes an empty name for the name of a holder.
+                    lease.spec.holder_identity = None
+                    await self.api_instance.replace_namespaced_lease(name, namespace, lease)
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("Lease %s/%s was not given back: %s", namespace, name, str(error) or type(error).__name__)
 
 
 async def lead(
@@ -92,4 +106,6 @@ async def lead(
         election.cancel()
         if working.done():
             working.result().cancel()
-            await asyncio.gather(working.result(), return_exceptions=True)
+            # Only when all work has ended may another begin.
+            await asyncio.gather(working.result(), election, return_exceptions=True)
+            await lock.release(name, namespace)

@@ -10,6 +10,7 @@ import pytest
 from hack.kube import ControlPlane
 from hack.kube.controlplane import eventually
 from hack.localoperator import LocalOperator
+from snowmelt_operator import leadership
 from tests.controlplane.api import Api, is_at_attempt
 from tests.controlplane.jobs import manifest
 
@@ -39,6 +40,22 @@ def test_a_standby_takes_over_when_the_leader_dies_and_only_then(
     api.until("finetunejobs", "after", is_at_attempt(1), within_s=60)
     assert holder(plane, lease) == "second"
     assert len(api.list("rayjobs")) == 2
+
+
+def test_a_leader_that_is_asked_to_end_leaves_its_lease_to_the_standby_at_once(
+    make_operator: Callable[..., LocalOperator], plane: ControlPlane, api: Api
+) -> None:
+    lease = f"lease-{api.namespace}"
+    leader, standby = (
+        make_operator(identity=name, leader_election="true", lease_name=lease) for name in ("first", "second")
+    )
+    leader.start()
+    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
+    standby.start()
+    leader.stop()
+    asked_every = leadership.RETRY_SECONDS
+    eventually(lambda: holder(plane, lease) == "second", "the Lease had to expire", within_s=3 * asked_every)
+    assert 3 * asked_every < leadership.LEASE_SECONDS
 
 
 def test_a_leader_that_loses_the_api_server_ends_so_that_another_may_lead(
