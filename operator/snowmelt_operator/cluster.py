@@ -188,7 +188,7 @@ class KubernetesCluster:
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            # With the uid, a job that was deleted and created anew under the same name is left alone.
+            # Not a guard: the status subresource takes a wrong uid (docs/design/20261124-cost-of-a-thousand-jobs.md).
             "metadata": {"name": job_name, "namespace": job_namespace, "uid": uid},
             "status": status,
         }
