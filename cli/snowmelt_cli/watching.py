@@ -18,8 +18,9 @@ from rich.text import Text
 
 from snowmelt_cli.running import view_of
 from snowmelt_operator.api.conditions import ConditionType
+from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_operator.api.stored import StoredJob, read_job
-from snowmelt_operator.api.v1alpha1 import GROUP, PLURAL, VERSION, FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import GROUP, PLURAL, VERSION
 
 WATCH_SECONDS = 240
 """A watch is asked anew after this, so that one that died unnoticed is not waited for."""

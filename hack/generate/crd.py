@@ -7,16 +7,8 @@ from typing import Any
 import yaml
 
 from hack.generate.structural import VALIDATIONS, structural_schema, validations
-from snowmelt_operator.api.v1alpha1 import (
-    GROUP,
-    KIND,
-    NAME_RULES,
-    PLURAL,
-    VERSION,
-    FineTuneJob,
-    FineTuneJobSpec,
-    FineTuneJobStatus,
-)
+from snowmelt_operator.api.status import FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import GROUP, KIND, NAME_RULES, PLURAL, VERSION, FineTuneJob, FineTuneJobSpec
 
 HEADER = "# Generated from operator/snowmelt_operator/api by `make generate`. Do not edit.\n"
 WIDE = 1

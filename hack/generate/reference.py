@@ -8,14 +8,8 @@ from typing import Any
 from hack.generate.enumdocs import member_docs
 from hack.generate.structural import INT_OR_STRING, VALIDATIONS, structural_schema, validations
 from snowmelt_operator.api.conditions import ConditionType
-from snowmelt_operator.api.v1alpha1 import (
-    API_VERSION,
-    KIND,
-    NAME_RULES,
-    FineTuneJob,
-    FineTuneJobSpec,
-    FineTuneJobStatus,
-)
+from snowmelt_operator.api.status import FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, NAME_RULES, FineTuneJob, FineTuneJobSpec
 from snowmelt_trainer.contract.reasons import Reason
 
 Schema = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from snowmelt_operator.api.v1alpha1 import FineTuneJobStatus
+from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_operator.cluster import Cluster, ClusterError
 from snowmelt_operator.decide import Decision, Observed
 from snowmelt_operator.decide.state import ReconcilerStatus

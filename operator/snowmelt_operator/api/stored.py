@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from snowmelt_operator.api.problems import problems_of
-from snowmelt_operator.api.v1alpha1 import FineTuneJob, FineTuneJobStatus, ObjectMeta
+from snowmelt_operator.api.status import FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import FineTuneJob, ObjectMeta
 
 MAX_PROBLEMS = 10
 """How many problems of one spec a message names."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from snowmelt_operator.api.conditions import ConditionType
-from snowmelt_operator.api.v1alpha1 import Attempts, FineTuneJobSpec
+from snowmelt_operator.api.status import Attempts
+from snowmelt_operator.api.v1alpha1 import FineTuneJobSpec
 from snowmelt_operator.decide.state import Observed, find_condition
 
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import HANDED_OVER
-from snowmelt_operator.api.v1alpha1 import Attempts, FineTuneJob
+from snowmelt_operator.api.status import Attempts
+from snowmelt_operator.api.v1alpha1 import FineTuneJob
 from snowmelt_operator.decide.clock import banked
 from snowmelt_operator.decide.conditions import Says, merge, phase_of
 from snowmelt_operator.decide.state import (

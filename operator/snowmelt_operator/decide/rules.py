@@ -15,8 +15,9 @@ from typing import Literal
 from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import RunPhase
+from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_operator.api.stored import InvalidJob
-from snowmelt_operator.api.v1alpha1 import FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from snowmelt_operator.api.v1alpha1 import FineTuneJob, FineTuneJobSpec
 from snowmelt_operator.decide import clock
 from snowmelt_operator.decide.conditions import Says
 from snowmelt_operator.decide.outcomes import (

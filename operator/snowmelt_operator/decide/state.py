@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 from snowmelt_operator.api.conditions import Condition, ConditionType, Phase
 from snowmelt_operator.api.run import Run
+from snowmelt_operator.api.status import Attempts, FineTuneJobStatus
 from snowmelt_operator.api.stored import StoredJob
-from snowmelt_operator.api.v1alpha1 import Attempts, FineTuneJobStatus, ObjectMeta
+from snowmelt_operator.api.v1alpha1 import ObjectMeta
 from snowmelt_operator.events import Event
 from snowmelt_operator.render.names import rayjob_name
 

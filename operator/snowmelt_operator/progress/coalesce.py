@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from snowmelt_operator.api.conditions import ConditionType
+from snowmelt_operator.api.status import TrainerStatus
 from snowmelt_operator.api.stored import StoredJob
-from snowmelt_operator.api.v1alpha1 import TrainerStatus
 from snowmelt_trainer.contract.progress import Progress
 
 PACE = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from snowmelt_operator.api.v1alpha1 import DisplayStatus, FineTuneJobStatus, TrainerStatus
+from snowmelt_operator.api.status import DisplayStatus, FineTuneJobStatus, TrainerStatus
 from snowmelt_trainer.contract.progress import BestStatus, Progress, StageStatus
 
 WIDEST_NAME = 32

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from snowmelt_operator.api.quantity import parse_quantity
-from snowmelt_operator.api.v1alpha1 import FineTuneJobSpec, Resources
+from snowmelt_operator.api.v1alpha1 import FineTuneJobSpec
+from snowmelt_operator.api.workers import Resources
 from snowmelt_trainer.contract.run import JobIdentity, ProgressEndpoint, RunConfig, WorkerGroup
 
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, FineTuneJob, ObjectMeta, Runtime
+from snowmelt_operator.api.runtime import Runtime
+from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, FineTuneJob, ObjectMeta
 from snowmelt_operator.render.config import worker_group
 from snowmelt_operator.render.names import QUEUE_LABEL, labels, rayjob_name
 from snowmelt_trainer.contract.run import RunConfig

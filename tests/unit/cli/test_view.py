@@ -8,7 +8,7 @@ from io import StringIO
 from rich.console import Console
 
 from snowmelt_cli.view import PlainView, panel
-from snowmelt_operator.api.v1alpha1 import FineTuneJobStatus
+from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_trainer.contract.progress import (
     BestStatus,
     MetricsStatus,

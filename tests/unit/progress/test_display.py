@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt_operator.api.v1alpha1 import FineTuneJobStatus
+from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_operator.progress.display import display, duration_cell, metric_cell, stage_cell, status_of
 from snowmelt_trainer.contract.progress import BestStatus, MetricsStatus, ProgressStatus, decimal
 from tests.unit.progress.snapshots import NOON, snapshot
