@@ -16,12 +16,14 @@ def generated() -> Iterator[tuple[str, str]]:
 
     yield "trainer/snowmelt_trainer/contract/architectures.json", catalog_json()
     from hack.generate.crd import crd_yaml  # noqa: PLC0415
+    from hack.generate.rbac import local_rbac_yaml  # noqa: PLC0415
     from hack.generate.reasons import reasons_markdown  # noqa: PLC0415
     from hack.generate.reference import reference_markdown  # noqa: PLC0415
 
     crd = crd_yaml()
     yield "crds/snowmelt.dev_finetunejobs.yaml", crd
     yield "charts/snowmelt/files/crds/snowmelt.dev_finetunejobs.yaml", crd
+    yield "hack/kube/rbac.yaml", local_rbac_yaml()
     yield "docs/api.md", reference_markdown()
     yield "docs/reasons.md", reasons_markdown()
 

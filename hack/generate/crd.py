@@ -16,7 +16,7 @@ WIDE = 1
 
 def crd_yaml() -> str:
     """crds/snowmelt.dev_finetunejobs.yaml."""
-    return HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return HEADER + yaml.dump(crd(), Dumper=IndentedDumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def crd() -> dict[str, Any]:
@@ -87,8 +87,8 @@ def _column(name: str, path: str, *, kind: str = "string", priority: int = 0) ->
     return column | ({"priority": priority} if priority else {})
 
 
-class _Dumper(yaml.SafeDumper):
-    """No aliases: every part of the schema stands where it is read."""
+class IndentedDumper(yaml.SafeDumper):
+    """No aliases: every part stands where it is read."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True

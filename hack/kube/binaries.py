@@ -1,4 +1,4 @@
-"""Where kube-apiserver, etcd, kubectl and KubeRay's CRDs come from.
+"""Where kube-apiserver, etcd, kubectl, helm and KubeRay's CRDs come from.
 
 KUBEBUILDER_ASSETS first, then the cache outside the checkout, then `go build` of the versions that hack/kube/modules
 pins. A kubectl found on PATH is not used: kubectl is supported one minor version from its API server, no farther.
@@ -22,6 +22,7 @@ __all__ = [
     "ClusterBinaries",
     "find_binaries",
     "find_cluster_binaries",
+    "find_helm",
     "kuberay_config",
     "kuberay_crds",
 ]
@@ -32,12 +33,19 @@ KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
 KUBERAY = required_version("kuberay", KUBERAY_MODULE)
 COREDNS_MODULE = "github.com/coredns/coredns"
 COREDNS = required_version("coredns", COREDNS_MODULE)
+HELM_MODULE = "helm.sh/helm/v3"
+HELM = required_version("helm", HELM_MODULE)
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 _MAJOR, _MINOR = KUBERNETES.removeprefix("v").split(".")[:2]
 _KUBERNETES_LDFLAGS = (
     f"-s -w -X {_VERSION_PACKAGE}.gitVersion={KUBERNETES}"
     f" -X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}"
+)
+_HELM_LDFLAGS = f"-s -w -X {HELM_MODULE}/internal/version.version={HELM} " + " ".join(
+    # What `helm template` and `helm lint` take for the cluster's version.
+    f"-X {HELM_MODULE}/{package}.k8sVersionMajor={_MAJOR} -X {HELM_MODULE}/{package}.k8sVersionMinor={_MINOR}"
+    for package in ("pkg/chartutil", "pkg/lint/rules")
 )
 
 
@@ -111,6 +119,15 @@ def find_cluster_binaries() -> ClusterBinaries:
     )
 
 
+def find_helm() -> Path:
+    """The helm command of the pinned version, built when it is not cached (about two minutes).
+
+    Raises:
+        BinariesMissingError: it is not cached, and Go is missing or cannot get its modules.
+    """
+    return _cached(cache_folder() / f"helm-{HELM}", "helm")
+
+
 def kuberay_config() -> Path:
     """The folder of manifests that KubeRay's Go module ships: crd, rbac, manager, and `default`, which joins them.
 
@@ -147,6 +164,8 @@ def _build(name: str, target: Path) -> None:
             build("coredns", COREDNS_MODULE, target, ldflags="-s -w", version=COREDNS)
         case "kuberay-operator":
             build("kuberay", KUBERAY_MODULE, target, ldflags="-s -w", version=KUBERAY)
+        case "helm":
+            build("helm", f"{HELM_MODULE}/cmd/helm", target, ldflags=_HELM_LDFLAGS, version=HELM)
         case "pause":
             build("pause", "snowmelt.dev/hack/kube/pause", target, ldflags="-s -w")
         case _:

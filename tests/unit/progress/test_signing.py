@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snowmelt_operator.cluster import ClusterRefusedError
 from snowmelt_operator.settings import Settings, SettingsError
 from snowmelt_operator.signing import load_key
 from tests.unit.progress.snapshots import NOON
 
 
 class Secrets:
-    """The two calls that keep a Secret."""
+    """The two calls that keep a Secret; one that is immutable refuses other data, as the API server does."""
 
     def __init__(self) -> None:
         self.stored: dict[str, Any] | None = None
 
-    async def create(self, manifest: dict[str, Any]) -> bool:
-        created = self.stored is None
-        self.stored = self.stored or manifest
-        return created
+    async def apply(self, manifest: dict[str, Any]) -> None:
+        if self.stored is not None and self.stored.get("immutable"):
+            raise ClusterRefusedError("field is immutable when `immutable` is set", status=422, reason="Invalid")
+        self.stored = manifest
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        return self.stored
+        seen = self.stored
+        await asyncio.sleep(0)  # others get their turn, as during a request
+        return seen
 
 
 def settings(**given: Any) -> Settings:
@@ -34,9 +38,19 @@ def settings(**given: Any) -> Settings:
 
 async def test_replicas_that_start_together_agree_on_one_key() -> None:
     store: Any = Secrets()
-    first, second = await load_key(settings(), store), await load_key(settings(), store)
+    first, second = await asyncio.gather(load_key(settings(), store), load_key(settings(), store))
     token = first.issue(uid="uid-1", namespace="team", name="shoes", attempt=1, expires_at=NOON + timedelta(hours=1))
     assert second.verify(token, now=NOON).uid == "uid-1"
+
+
+async def test_an_empty_secret_of_the_chart_is_filled_and_never_again() -> None:
+    store: Any = Secrets()
+    store.stored = {"metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm"}}}
+    await load_key(settings(), store)
+    filled = store.stored
+    assert filled["immutable"]
+    await load_key(settings(), store)
+    assert store.stored is filled
 
 
 async def test_a_secret_without_a_key_is_named_with_the_remedy() -> None:
