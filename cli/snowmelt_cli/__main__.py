@@ -62,8 +62,8 @@ def plan(
     from snowmelt_cli import planning
     from snowmelt_trainer.errors import RunError
 
-    counted = classes or planning.count_classes(job.spec, volumes)
     try:
+        counted = classes or planning.count_classes(job.spec, volumes)
         made = planning.make_plan(job.spec, num_classes=counted or planning.PUBLISHED_CLASSES)
     except RunError as error:
         _fail(f"{file}: {error.message}")

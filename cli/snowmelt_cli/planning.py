@@ -10,6 +10,7 @@ from rich.table import Table
 from snowmelt_operator.api.v1alpha1 import FineTuneJobSpec
 from snowmelt_trainer.backbones.build import describe_groups
 from snowmelt_trainer.contract.uri import to_path
+from snowmelt_trainer.data.opening import target_classes
 from snowmelt_trainer.stages import GroupInfo, Stage, plan_stages
 
 PUBLISHED_CLASSES = 1000
@@ -35,11 +36,14 @@ def make_plan(spec: FineTuneJobSpec, *, num_classes: int) -> Plan:
 
 
 def count_classes(spec: FineTuneJobSpec, volumes: Path) -> int | None:
-    """How many classes an image folder has, where it can be looked into from here."""
-    folder = to_path(spec.data.train.uri, str(volumes))
-    if not folder.is_dir():
+    """How many classes the training data has; None where it cannot be seen from here.
+
+    Raises:
+        RunError: DataUnreadable or DataEmpty: it is there, and cannot be trained on.
+    """
+    if not to_path(spec.data.train.uri, str(volumes)).exists():
         return None
-    return sum(1 for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")) or None
+    return len(target_classes(spec.data, volumes_root=str(volumes)))
 
 
 def groups_table(plan: Plan) -> Table:

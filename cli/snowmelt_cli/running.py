@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from snowmelt_cli.local_run import LocalRun, TrainerProcess
-from snowmelt_cli.view import LiveView, PlainView, View
+from snowmelt_cli.view import LiveView, PlainView, View, result_lines
 from snowmelt_operator.api.v1alpha1 import FineTuneJob
 from snowmelt_trainer.contract.progress import FinalRecord, Progress, Result
 from snowmelt_trainer.contract.reasons import Outcome
@@ -104,9 +104,8 @@ def _print_result(result: Result, run: LocalRun, console: Console) -> None:
     _line(console, "bold", "model", f"{run.output / 'model.safetensors'}")
     _line(console, "", "sha256", result.sha256)
     _line(console, "", "metrics", f"{run.output / 'metrics.json'}")
-    for name, metrics in (("validation", result.validation), ("test", result.test)):
-        if metrics:
-            _line(console, "", name, ", ".join(f"{metric} {value}" for metric, value in metrics.items()))
+    for data, metrics in result_lines(result):
+        _line(console, "", data, metrics)
 
 
 def _line(console: Console, style: str, label: str, text: str) -> None:

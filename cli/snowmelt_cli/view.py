@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snowmelt_operator.progress.display import duration_cell, metric_cell
-from snowmelt_trainer.contract.progress import MetricsStatus, ProgressStatus, StageRow, StageStatus
+from snowmelt_trainer.contract.progress import MetricsStatus, ProgressStatus, Result, StageRow, StageStatus
 
 BAR_WIDTH = 30
 WARNING = "yellow"
@@ -122,6 +122,13 @@ def stage_table(rows: tuple[StageRow, ...]) -> Table:
             row.ended,
         )
     return table
+
+
+def result_lines(result: Result) -> Iterator[tuple[str, str]]:
+    """What the delivered model reaches, as (data, metrics) pairs; test data only where the job has some."""
+    for data, metrics in (("validation", result.validation), ("test", result.test)):
+        if metrics:
+            yield data, ", ".join(f"{name} {_short(value)}" for name, value in metrics.items())
 
 
 def _under_way(stage: StageStatus, progress: ProgressStatus, now: datetime) -> RenderableType:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from snowmelt_cli.running import view_of
+from snowmelt_cli.view import result_lines
 from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_operator.api.stored import StoredJob, read_job
@@ -134,5 +135,6 @@ def _conclude(status: FineTuneJobStatus, console: Console) -> int:
     style, word = ("green", "Succeeded") if succeeded else ("red", "Failed")
     console.print(Text.assemble((word, style), "  ", _condition(status, verdict) or ""), soft_wrap=True)
     if status.result is not None:
-        console.print(f"model  {status.result.model_uri}", soft_wrap=True, highlight=False, markup=False)
+        for label, text in (("model", status.result.model_uri), *result_lines(status.result)):
+            console.print(f"{label:<10} {text}", soft_wrap=True, highlight=False, markup=False)
     return 0 if succeeded else 1

@@ -69,12 +69,16 @@ def test_a_job_is_followed_until_it_succeeds(api: Api, watch: Watch) -> None:
     read_until(process, "no operator has seen it yet")
     say(api, "shoes", **under_way(10))
     assert any("stage 1/3 fc: 5,130 of 11,181,642" in line for line in read_until(process, "validation accuracy 0.9"))
-    result = {"modelUri": "pvc://models/shoes", "sha256": "0" * 64}
+    result = {"modelUri": "pvc://models/shoes", "sha256": "0" * 64, "test": {"accuracy": "0.961538"}}
     complete = condition("Complete", "TargetMet", "target met")
     say(api, "shoes", phase="Succeeded", conditions=[complete], result=result)
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (0, "")
-    assert output.splitlines()[-2:] == ["Succeeded  TargetMet: target met", "model  pvc://models/shoes"]
+    assert output.splitlines()[-3:] == [
+        "Succeeded  TargetMet: target met",
+        "model      pvc://models/shoes",
+        "test       accuracy 0.9615",
+    ]
 
 
 def test_a_job_that_fails_is_told_with_reason_and_message(api: Api, watch: Watch) -> None:

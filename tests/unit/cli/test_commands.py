@@ -94,9 +94,24 @@ def test_a_plan_shows_the_stages_with_their_shares_and_rates(tmp_path: Path) -> 
 def test_classes_are_counted_where_the_data_can_be_seen(tmp_path: Path) -> None:
     for name in ("boot", "shoe", "sock", ".cache"):
         (tmp_path / "volumes/shoes/train" / name).mkdir(parents=True)
+        (tmp_path / "volumes/shoes/train" / name / "1.png").touch()
     result = plan(tmp_path, JOB, "--volumes", str(tmp_path / "volumes"))
     assert ["head", "1,539", "1"] in [cells(line) for line in result.stdout.splitlines()]
     assert "cannot be seen" not in result.stdout
+
+
+def test_the_classes_of_a_table_are_those_that_its_training_rows_name(tmp_path: Path) -> None:
+    table = tmp_path / "volumes/shoes/table.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("uri,label,split\na.png,boot,train\nb.png,shoe,train\nc.png,boot,train\nd.png,hat,test\n")
+    result = plan(tmp_path, JOB.replace("shoes/train", "shoes/table.csv"), "--volumes", str(tmp_path / "volumes"))
+    assert ["head", "1,026", "1"] in [cells(line) for line in result.stdout.splitlines()]
+
+
+def test_data_that_cannot_be_trained_on_is_refused_by_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "volumes/shoes/train").mkdir(parents=True)
+    result = plan(tmp_path, JOB, "--volumes", str(tmp_path / "volumes"))
+    assert (result.exit_code, "pvc://shoes/train" in result.stderr) == (1, True)
 
 
 def test_a_plan_says_when_it_does_not_know_the_classes(tmp_path: Path) -> None:

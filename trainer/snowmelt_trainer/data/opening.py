@@ -55,6 +55,16 @@ def open_data(
     return TargetData(classes, train, validation, test, count, warnings + doubled)
 
 
+def target_classes(data: Data, *, volumes_root: str) -> tuple[str, ...]:
+    """The classes of the training data, in order: its files are listed, and no image is opened.
+
+    Raises:
+        RunError: DataNotFound, DataUnreadable or DataEmpty.
+    """
+    train = _open(data.train.uri, data.format, volumes_root).rows_for(Split.TRAIN)
+    return tuple(sorted(_not_empty(train, Split.TRAIN).counts()))
+
+
 def _listings(data: Data, volumes_root: str) -> _Listings:
     main = _open(data.train.uri, data.format, volumes_root)
     train = main.rows_for(Split.TRAIN)
