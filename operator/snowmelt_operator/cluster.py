@@ -17,7 +17,7 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from snowmelt_operator.api.stored import StoredJob, read_job
-from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND
+from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, ObjectMeta
 from snowmelt_operator.events import Event, event_manifest
 
 FIELD_MANAGER = "snowmelt"
@@ -53,6 +53,10 @@ class ClusterRefusedError(ClusterError):
         self.reason = reason
 
 
+class ClusterConflictError(ClusterRefusedError):
+    """The object is another one, or changed, since it was read: decide anew on what it is now."""
+
+
 class Cluster(Protocol):
     """Kubernetes, as the operator needs it. Every method raises `ClusterError`."""
 
@@ -85,9 +89,13 @@ class Cluster(Protocol):
         ...
 
     async def apply_status(
-        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str = FIELD_MANAGER
+        self, job: ObjectMeta, status: dict[str, Any], *, field_manager: str = FIELD_MANAGER
     ) -> None:
-        """Server-side apply of all the fields of a FineTuneJob's status that the field manager owns."""
+        """Server-side apply of all the fields of a FineTuneJob's status that the field manager owns.
+
+        Raises:
+            ClusterConflictError: the job is no longer at the resource version of `job`.
+        """
         ...
 
     async def record_event(self, event: Event, now: datetime) -> None:
@@ -183,16 +191,17 @@ class KubernetesCluster:
         return True
 
     async def apply_status(
-        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str = FIELD_MANAGER
+        self, job: ObjectMeta, status: dict[str, Any], *, field_manager: str = FIELD_MANAGER
     ) -> None:
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            # Not a guard: the status subresource takes a wrong uid (docs/design/20261124-cost-of-a-thousand-jobs.md).
-            "metadata": {"name": job_name, "namespace": job_namespace, "uid": uid},
+            # The version, and not the uid, which the status subresource does not look at: without it, what was decided
+            # on a job would be written to another one that was created under its name meanwhile.
+            "metadata": {"name": job.name, "namespace": job.namespace, "resourceVersion": job.resource_version},
             "status": status,
         }
-        path = _path(API_VERSION, KIND, job_namespace, job_name) + "/status"
+        path = _path(API_VERSION, KIND, job.namespace, job.name) + "/status"
         query = {"fieldManager": field_manager, "force": "true"}
         self._heard(await self._request("apply-status", KIND, path, query=query, body=body))
 
@@ -263,4 +272,6 @@ def _answer(status: int, content: bytes, request: str) -> dict[str, Any]:
     message = f"{request}: {document.get('message', '')} ({status})"
     if status >= 500 or status == _TOO_MANY_REQUESTS:
         raise ClusterUnavailableError(message)
-    raise ClusterRefusedError(message, status=status, reason=str(document.get("reason", "")))
+    reason = str(document.get("reason", ""))
+    refusal = ClusterConflictError if reason == "Conflict" else ClusterRefusedError
+    raise refusal(message, status=status, reason=reason)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from snowmelt_operator.act import Means, act
-from snowmelt_operator.cluster import ClusterError
+from snowmelt_operator.cluster import ClusterConflictError, ClusterError
 from snowmelt_operator.decide import Decision, Observed, decide
 from snowmelt_operator.launchers.base import LauncherError, LauncherUnavailableError, LaunchRefusedError
 from snowmelt_operator.observe import clock, observe
@@ -18,6 +18,8 @@ from snowmelt_operator.report import report
 from snowmelt_operator.store import JobStore, Key
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = timedelta()
 
 
 class Reconciler:
@@ -36,7 +38,11 @@ class Reconciler:
         """
         try:
             await self._settle_gone(key)
-            return await self._reconcile(key)
+            try:
+                return await self._reconcile(key)
+            except ClusterConflictError:
+                await self._read_live(key)
+                return AT_ONCE
         except (ClusterError, LauncherError) as error:
             raise RetryLaterError(str(error)) from error
 
@@ -72,14 +78,16 @@ class Reconciler:
         return self._decide_again(await observe(job, self._means.launcher, self._now()))
 
     async def _look_live(self, key: Key) -> tuple[Observed, Decision] | tuple[None, None]:
+        await self._read_live(key)
+        await self._settle_gone(key)
+        return await self._look(key)
+
+    async def _read_live(self, key: Key) -> None:
+        """Bring the store up to date with the job as it is now."""
         known = self._store.get(key)
         live = await self._means.cluster.get_job(key.namespace, key.name)
-        if live is None:
-            if known is not None:
-                self._store.remove(key, known.metadata.uid)
-                await self._settle_gone(key)
-            return None, None
-        return await self._look(key)
+        if live is None and known is not None:
+            self._store.remove(key, known.metadata.uid)
 
     def _decide_again(self, seen: Observed) -> tuple[Observed, Decision]:
         return seen, decide(seen)

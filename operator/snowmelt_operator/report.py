@@ -17,11 +17,11 @@ async def report(seen: Observed, decision: Decision, cluster: Cluster) -> None:
     """Write status and Events. An Event that cannot be recorded is only logged: the status has said it.
 
     Raises:
-        ClusterError: the status was not written.
+        ClusterError: the status was not written; ClusterConflictError, because the job is not what was seen.
     """
     metadata = seen.job.metadata
     if decision.status is not None and decision.status != ReconcilerStatus.of(seen.job.status):
-        await cluster.apply_status(metadata.namespace, metadata.name, metadata.uid, status_fields(decision.status))
+        await cluster.apply_status(metadata, status_fields(decision.status))
     for event in decision.events:
         log.info("%s/%s: %s: %s", metadata.namespace, metadata.name, event.reason, event.note)
         try:

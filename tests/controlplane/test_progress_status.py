@@ -11,7 +11,8 @@ import pytest
 from kubernetes.aio import client, config
 
 from hack.kube import ControlPlane
-from snowmelt_operator.cluster import KubernetesCluster
+from snowmelt_operator.api.v1alpha1 import ObjectMeta
+from snowmelt_operator.cluster import ClusterConflictError, KubernetesCluster
 from snowmelt_operator.progress.refusal import Refusal
 from snowmelt_operator.progress.writer import ProgressWriter
 from snowmelt_trainer.contract.progress import BestStatus, DataStatus, MetricsStatus, Progress, ProgressStatus, StageRow
@@ -37,6 +38,12 @@ def created(plane: ControlPlane, namespace: str) -> str:
     plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(manifest("shoes")))
     found: str = plane.get("ftj", "shoes", "-n", namespace)["metadata"]["uid"]
     return found
+
+
+async def meta(cluster: KubernetesCluster, namespace: str) -> ObjectMeta:
+    job = await cluster.get_job(namespace, "shoes")
+    assert job is not None
+    return job.metadata
 
 
 def full(sequence: int, **more: Any) -> Progress:
@@ -80,9 +87,9 @@ async def test_the_reconcilers_fields_and_the_progress_stand_side_by_side(
     plane: ControlPlane, cluster: KubernetesCluster, namespace: str, uid: str
 ) -> None:
     reconciled = {"phase": "Running", "attempts": {"current": 1, "failed": 0}}
-    await cluster.apply_status(namespace, "shoes", uid, reconciled)
+    await cluster.apply_status(await meta(cluster, namespace), reconciled)
     await ProgressWriter(cluster).submit(namespace, "shoes", uid, full(1))
-    await cluster.apply_status(namespace, "shoes", uid, reconciled | {"rayJobName": "shoes-a1"})
+    await cluster.apply_status(await meta(cluster, namespace), reconciled | {"rayJobName": "shoes-a1"})
     await ProgressWriter(cluster).submit(namespace, "shoes", uid, succeeded(1, 2, "shoes"))
     status = plane.get("ftj", "shoes", "-n", namespace)["status"]
     assert (status["phase"], status["rayJobName"]) == ("Running", "shoes-a1")
@@ -107,6 +114,17 @@ async def test_a_job_that_was_created_anew_never_gets_the_old_ones_progress(
     with pytest.raises(Refusal) as caught:
         await ProgressWriter(cluster).submit(namespace, "shoes", uid, full(1))
     assert caught.value.code == 410
+    assert "status" not in plane.get("ftj", "shoes", "-n", namespace)
+
+
+async def test_a_status_decided_on_a_job_is_refused_by_another_of_its_name(
+    plane: ControlPlane, cluster: KubernetesCluster, namespace: str, uid: str
+) -> None:
+    before = await meta(cluster, namespace)
+    plane.kubectl("delete", "ftj", "shoes", "-n", namespace)
+    created(plane, namespace)
+    with pytest.raises(ClusterConflictError):
+        await cluster.apply_status(before, {"phase": "Failed"})
     assert "status" not in plane.get("ftj", "shoes", "-n", namespace)
 
 

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from snowmelt_operator.api.stored import StoredJob
-from snowmelt_operator.cluster import ClusterError, ClusterRefusedError
+from snowmelt_operator.api.v1alpha1 import ObjectMeta
+from snowmelt_operator.cluster import ClusterConflictError, ClusterError, ClusterRefusedError
 from snowmelt_operator.progress import coalesce
 from snowmelt_operator.progress.coalesce import PACE, Lane
 from snowmelt_operator.progress.display import status_of
@@ -25,6 +26,8 @@ CONCURRENT_WRITES = 16
 REQUEST_SECONDS = 5.0
 """Longest wait for one answer of the API server."""
 RETRY_AFTER = 5
+TRIES = 3
+"""How often a snapshot is written when the job changes between look and write."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,9 +38,7 @@ class JobStore(Protocol):
 
     async def get_job(self, namespace: str, name: str) -> StoredJob | None: ...
 
-    async def apply_status(
-        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str
-    ) -> None: ...
+    async def apply_status(self, job: ObjectMeta, status: dict[str, Any], *, field_manager: str) -> None: ...
 
 
 class _Slot:
@@ -150,13 +151,22 @@ class ProgressWriter:
             return
         try:
             async with self._writing:
-                await self._write(slot, progress)
+                await self._write_on_newest(slot, progress)
         except Refusal as refusal:
             if refusal.code != 503:
                 slot.lane, slot.refused = Lane(), refusal
                 self._slots.pop(slot.uid, None)
             raise
         slot.lane = coalesce.wrote(slot.lane, progress, self._clock())
+
+    async def _write_on_newest(self, slot: _Slot, progress: Progress) -> None:
+        """Write it, and again when the job changed between look and write."""
+        for _ in range(TRIES):
+            try:
+                return await self._write(slot, progress)
+            except ClusterConflictError:
+                continue
+        raise Refusal(503, "the job's status is being written by others: send again", retry_after=RETRY_AFTER)
 
     async def _write(self, slot: _Slot, progress: Progress) -> None:
         """Check against the job as it is now, then apply. Status says what is newest, so any replica may do this."""
@@ -173,7 +183,7 @@ class ProgressWriter:
         if over := coalesce.why_over(job, progress):
             raise Refusal(409, over)
         status = status_of(progress, now=self._now())
-        await asking(self._store.apply_status(slot.namespace, slot.name, slot.uid, status, field_manager=FIELD_MANAGER))
+        await asking(self._store.apply_status(job.metadata, status, field_manager=FIELD_MANAGER))
 
 
 async def asking(request: Awaitable[T]) -> T:
@@ -181,10 +191,13 @@ async def asking(request: Awaitable[T]) -> T:
 
     Raises:
         Refusal: 404, 400 (it calls the status invalid), or 503 for what another try may mend.
+        ClusterConflictError: the job is not at the version that was read.
     """
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
             return await request
+    except ClusterConflictError:
+        raise
     except ClusterRefusedError as error:
         if error.status == 404:
             raise Refusal(404, "there is no such FineTuneJob any more: it was deleted") from error

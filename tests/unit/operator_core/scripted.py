@@ -10,6 +10,7 @@ from snowmelt_operator.act import Means
 from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
 from snowmelt_operator.api.stored import StoredJob, read_job
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
+from snowmelt_operator.cluster import ClusterConflictError
 from snowmelt_operator.events import Event
 from snowmelt_operator.launchers.base import Launch
 from snowmelt_operator.progress.tokens import SigningKey
@@ -48,11 +49,11 @@ class ScriptedCluster:
         self._called("list_jobs")
         return [read_job(document) for document in self.documents.values()]
 
-    async def apply_status(
-        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str = "snowmelt"
-    ) -> None:
+    async def apply_status(self, job: ObjectMeta, status: dict[str, Any], *, field_manager: str = "snowmelt") -> None:
         self._called("apply_status")
-        before = self.documents[job_namespace, job_name]
+        before = self.documents[job.namespace, job.name]
+        if before["metadata"]["resourceVersion"] != job.resource_version:
+            raise ClusterConflictError("the object has been modified", status=409, reason="Conflict")
         version = str(int(before["metadata"]["resourceVersion"]) + 1)
         self.put(
             before

@@ -13,7 +13,7 @@ from snowmelt_operator.cluster import ClusterRefusedError, ClusterUnavailableErr
 from snowmelt_operator.decide.state import find_condition, is_finished
 from snowmelt_operator.launchers.base import LauncherUnavailableError, LaunchRefusedError
 from snowmelt_operator.queue import RetryLaterError
-from snowmelt_operator.reconcile import Reconciler, Resync
+from snowmelt_operator.reconcile import AT_ONCE, Reconciler, Resync
 from snowmelt_operator.store import JobStore, Key
 from snowmelt_trainer.contract.reasons import Outcome
 from snowmelt_trainer.contract.reasons import Reason as TrainerReason
@@ -96,6 +96,17 @@ async def test_a_status_that_could_not_be_written_is_written_later_without_a_sec
     job = world.store.get(SHOES)
     assert job is not None
     assert job.status.attempts.current == 1
+
+
+async def test_what_was_decided_on_a_job_is_not_written_to_its_successor(world: World) -> None:
+    world.cluster.put(document(status={"attempts": attempts()}))
+    world.launcher.runs[UID, 1] = run(RunPhase.RUNNING)
+    world.cluster.documents["team", "shoes"] = document(metadata={"uid": "another", "resourceVersion": "9"})
+    assert await world.reconcile(SHOES) == AT_ONCE
+    assert world.cluster.documents["team", "shoes"]["status"] == {}
+    await world.reconcile(SHOES)
+    assert world.launcher.stopped == ["shoes-a1"]
+    assert [launch.job.metadata.uid for launch in world.launcher.launched] == ["another"]
 
 
 async def test_an_event_that_could_not_be_recorded_stops_nothing(world: World) -> None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from snowmelt_operator.api.stored import StoredJob, read_job
-from snowmelt_operator.cluster import ClusterUnavailableError
+from snowmelt_operator.api.v1alpha1 import ObjectMeta
+from snowmelt_operator.cluster import ClusterConflictError, ClusterUnavailableError
 from snowmelt_trainer.contract.progress import FinalRecord, Progress, ProgressStatus, Result, StageStatus
 from snowmelt_trainer.contract.reasons import Outcome, Reason
 
@@ -64,17 +65,20 @@ class ScriptedStore:
         self.document: dict[str, Any] | None = job_document({"attempts": {"current": 1}})
         self.written: list[dict[str, Any]] = []
         self.away = False
+        self.conflicts = 0
+        """How many of the next writes find the job changed."""
 
     async def get_job(self, namespace: str, name: str) -> StoredJob | None:
         self._reach()
         return read_job(self.document) if self.document is not None else None
 
-    async def apply_status(
-        self, job_namespace: str, job_name: str, uid: str, status: dict[str, Any], *, field_manager: str
-    ) -> None:
+    async def apply_status(self, job: ObjectMeta, status: dict[str, Any], *, field_manager: str) -> None:
         self._reach()
+        if self.conflicts:
+            self.conflicts -= 1
+            raise ClusterConflictError("the object has been modified", status=409, reason="Conflict")
         assert self.document is not None
-        assert uid == self.document["metadata"]["uid"]
+        assert job.uid == self.document["metadata"]["uid"]
         self.written.append(status)
         self.document = self.document | {"status": {"attempts": self.document["status"]["attempts"]} | status}
 

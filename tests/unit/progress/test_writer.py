@@ -82,6 +82,26 @@ async def test_acknowledged_progress_is_written_once_the_api_server_is_back(
     await eventually(lambda: sequences(store) == [0, 1])
 
 
+async def test_progress_that_finds_the_job_changed_looks_again_and_is_written(
+    store: ScriptedStore, writer: ProgressWriter
+) -> None:
+    store.conflicts = 1
+    await submit(writer, snapshot(1))
+    assert sequences(store) == [1]
+
+
+async def test_progress_that_always_finds_the_job_changed_is_kept_by_the_sender(
+    store: ScriptedStore, writer: ProgressWriter
+) -> None:
+    store.conflicts = 100
+    with pytest.raises(Refusal) as caught:
+        await submit(writer, snapshot(1))
+    assert caught.value.code == 503
+    store.conflicts = 0
+    await submit(writer, snapshot(1))
+    assert sequences(store) == [1]
+
+
 async def test_a_late_snapshot_is_dropped(store: ScriptedStore, writer: ProgressWriter) -> None:
     await submit(writer, snapshot(5))
     await submit(writer, snapshot(4, stage=2))
