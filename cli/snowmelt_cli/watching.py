@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
@@ -12,6 +14,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import ConfigException
+from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from kubernetes.aio.watch import Watch
 from rich.console import Console
 from rich.text import Text
@@ -41,6 +44,7 @@ async def watch(name: str, *, namespace: str | None, context: str | None, consol
     Raises:
         WatchError: when there is no such job, no cluster, or no permission.
     """
+    _require_kubeconfig()
     where = namespace or _namespace_of(context)
     async with await _connect(context) as client:
         with view_of(f"{where}/{name}", console) as view:
@@ -53,6 +57,12 @@ async def watch(name: str, *, namespace: str | None, context: str | None, consol
                     break
     assert job is not None
     return _conclude(job.status, console)
+
+
+def _require_kubeconfig() -> None:
+    files = [Path(file).expanduser() for file in KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep) if file]
+    if not any(file.exists() for file in files):
+        raise WatchError(f"no cluster is configured: {files[0]} does not exist: set KUBECONFIG to your cluster's")
 
 
 def _namespace_of(context: str | None) -> str:

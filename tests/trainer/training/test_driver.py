@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -18,7 +19,9 @@ from snowmelt_trainer.contract.progress import FinalRecord, Progress, ProgressSt
 from snowmelt_trainer.contract.reasons import Outcome, Reason
 from snowmelt_trainer.driver.announcer import Announcer
 from snowmelt_trainer.driver.failures import StopAtNamedFailure, UnforeseenError, explain, sendable_errors
+from snowmelt_trainer.driver.launch import connected
 from snowmelt_trainer.errors import RunError
+from tests.trainer.training.conftest import Configure
 
 CORRUPT = RunError(Reason.CORRUPT_IMAGE, "train/a/1.png: cannot be decoded")
 
@@ -70,6 +73,34 @@ def test_a_named_failure_ends_the_run_at_once_and_others_do_not() -> None:
     with pytest.raises(RunError):
         StopAtNamedFailure().after_exception(None, {0: RuntimeError("peer closed"), 1: CORRUPT})
     StopAtNamedFailure().after_exception(None, {0: RuntimeError("peer closed")})
+
+
+def starting(failures: int, started: list[str]) -> Callable[..., None]:
+    """Stands for ray.init on a machine too busy to start Ray in its 30 s, so many times."""
+
+    def init(address: str, **_: object) -> None:
+        started.append(address)
+        if len(started) <= failures:
+            raise Exception("The current node timed out during startup.\nFor instance …")
+
+    return init
+
+
+def test_a_ray_that_is_late_is_started_again(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(ray, "init", starting(2, started))
+    with connected(configure()):
+        assert started == ["local"] * 3
+
+
+def test_a_ray_that_never_starts_ends_the_attempt_with_its_words(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", starting(99, []))
+    with pytest.raises(RunError) as caught, connected(configure()):
+        pass
+    assert caught.value.reason is Reason.RAY_UNAVAILABLE
+    assert caught.value.message.endswith("says: The current node timed out during startup.")
 
 
 def snapshot(percent: int) -> Progress:

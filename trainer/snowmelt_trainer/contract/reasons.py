@@ -56,6 +56,8 @@ class Reason(StrEnum):
     """The accelerator or the host ran out of memory."""
     WORKER_LOST = "WorkerLost"
     """A Ray worker died and could not be replaced within the attempt."""
+    RAY_UNAVAILABLE = "RayUnavailable"
+    """Ray could not be started, or not be reached, on the machine or pod that was to train."""
     INTERNAL_ERROR = "InternalError"
     """Something that Snowmelt did not foresee; the message names where it happened and the log has the trace."""
 
@@ -66,5 +68,12 @@ class Reason(StrEnum):
 
 
 _RETRYABLE = frozenset(
-    {Reason.STORAGE_FULL, Reason.OUTPUT_UNWRITABLE, Reason.OUT_OF_MEMORY, Reason.WORKER_LOST, Reason.INTERNAL_ERROR}
+    {
+        Reason.STORAGE_FULL,
+        Reason.OUTPUT_UNWRITABLE,
+        Reason.OUT_OF_MEMORY,
+        Reason.WORKER_LOST,
+        Reason.RAY_UNAVAILABLE,
+        Reason.INTERNAL_ERROR,
+    }
 )

@@ -18,16 +18,21 @@ from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from snowmelt_trainer.contract.progress import Progress
+from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.data.samples import TargetData
 from snowmelt_trainer.driver.failures import StopAtNamedFailure
 from snowmelt_trainer.driver.relay import relayed
 from snowmelt_trainer.driver.worker import Trained, train_worker
+from snowmelt_trainer.errors import RunError
+
+log = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 2
 """How often Ray Train starts the workers anew after one died, within one attempt; they resume from the newest
 checkpoint."""
 OBJECT_STORE_BYTES = 256 * 2**20
+START_TRIES = 3
 _RAY_TRAIN_SETTINGS = {
     # 60 s are too few for the first start on a node that still reads torch from its image.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
@@ -39,29 +44,53 @@ _RAY_TRAIN_SETTINGS = {
 @contextmanager
 def connected(config: RunConfig) -> Iterator[None]:
     """Connects to the Ray that RAY_ADDRESS names, as it does under the Ray Jobs API; where it names none, starts one on
-    the loopback interface with just the CPUs that the workers need, and stops it at the end."""
+    the loopback interface with just the CPUs that the workers need, and stops it at the end.
+
+    Raises:
+        RunError: RayUnavailable.
+    """
     for name, value in _RAY_TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    else:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=math.ceil(config.workers.replicas * config.workers.cpus),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+    _reach_ray(config)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach_ray(config: RunConfig) -> None:
+    """Ray gives a node 30 s to start, which a busy machine may exceed: hence more tries than one."""
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(logging_level=logging.WARNING, log_to_driver=False)
+            else:
+                _start_ray(config)
+        except Exception as error:  # ray's own type for a node that is late
+            ray.shutdown()
+            log.warning("Ray did not start: %s", error)
+            if tries_left == 0:
+                said = str(error).strip().partition("\n")[0] or type(error).__name__
+                message = f"Ray did not start in {START_TRIES} tries; the last says: {said}"
+                raise RunError(Reason.RAY_UNAVAILABLE, message) from error
+        else:
+            return
+
+
+def _start_ray(config: RunConfig) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=math.ceil(config.workers.replicas * config.workers.cpus),
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
 
 
 def train(config: RunConfig, data: TargetData, receive: Callable[[Progress], None]) -> Trained:
