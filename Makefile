@@ -40,10 +40,11 @@ demo: setup ## a FineTuneJob from kubectl apply to a model, on this machine
 
 test: setup ## every test; the slow ones need Go (or KUBEBUILDER_ASSETS)
 	$(BIN)/python -m hack.kube binaries
+	$(BIN)/python -m hack.kube helm
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-quick: setup ## only the tests that need neither Ray nor an API server
-	$(BIN)/python -m pytest -m "not controlplane and not ray" $(PYTEST_ARGS)
+test-quick: setup ## only the tests that need neither Ray nor an API server nor Helm
+	$(BIN)/python -m pytest -m "not controlplane and not ray and not helm" $(PYTEST_ARGS)
 
 lint: setup ## style, types and the layers
 	$(BIN)/ruff check .
@@ -51,7 +52,7 @@ lint: setup ## style, types and the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: setup ## write the CRD, its copies, the catalog of architectures and the API reference
+generate: setup ## write the CRD, the chart's schema and README, the catalog of architectures and the API reference
 	$(BIN)/python -m hack.generate
 
 verify: setup ## fail when a generated file is stale

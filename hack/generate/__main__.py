@@ -15,6 +15,7 @@ def generated() -> Iterator[tuple[str, str]]:
     from hack.generate.architectures import catalog_json  # noqa: PLC0415 (the types below read the catalog when imported)
 
     yield "trainer/snowmelt_trainer/contract/architectures.json", catalog_json()
+    from hack.generate.chart import chart_values, readme_markdown, values_schema_json  # noqa: PLC0415
     from hack.generate.crd import crd_yaml  # noqa: PLC0415
     from hack.generate.rbac import local_rbac_yaml  # noqa: PLC0415
     from hack.generate.reasons import reasons_markdown  # noqa: PLC0415
@@ -23,6 +24,9 @@ def generated() -> Iterator[tuple[str, str]]:
     crd = crd_yaml()
     yield "crds/snowmelt.dev_finetunejobs.yaml", crd
     yield "charts/snowmelt/files/crds/snowmelt.dev_finetunejobs.yaml", crd
+    values = chart_values()
+    yield "charts/snowmelt/values.schema.json", values_schema_json(values)
+    yield "charts/snowmelt/README.md", readme_markdown(values)
     yield "hack/kube/rbac.yaml", local_rbac_yaml()
     yield "docs/api.md", reference_markdown()
     yield "docs/reasons.md", reasons_markdown()

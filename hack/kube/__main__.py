@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hack.kube.binaries import BinariesMissingError, find_binaries, kuberay_crds
+from hack.kube.binaries import BinariesMissingError, find_binaries, find_helm, kuberay_crds
 from hack.kube.cluster.commands import add_commands
 from hack.kube.cluster.requirements import RequirementsError
 from hack.kube.controlplane import ControlPlane, ControlPlaneError
@@ -22,7 +22,7 @@ STATE = "services.json"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.kube", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run in {"binaries": binaries, "up": up, "down": down, "env": env}.items():
+    for name, run in {"binaries": binaries, "helm": helm, "up": up, "down": down, "env": env}.items():
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.add_argument(
             "--directory", type=Path, default=REPOSITORY / "out" / "kube", help="where it lies (%(default)s)"
@@ -44,6 +44,11 @@ def binaries(_directory: Path) -> None:
     """Find or build everything a control plane and its tests need."""
     found = find_binaries()
     print(*(found.kube_apiserver, found.etcd, found.kubectl, *kuberay_crds()), sep="\n")
+
+
+def helm(_directory: Path) -> None:
+    """Find or build helm, and print where it lies."""
+    print(find_helm())
 
 
 def up(directory: Path) -> None:
