@@ -15,12 +15,15 @@ READY_WITHIN_S = 60.0
 
 
 class LocalOperator(Startable):
-    """`python -m snowmelt_operator` as the control plane's user `operator`; `settings` become SNOWMELT_* variables.
+    """`python -m snowmelt_operator` as the control plane's user `operator`, or as whom `kubeconfig` names; `settings`
+    become SNOWMELT_* variables.
 
     Its ports stay the same when it is started again, as a Service's would.
     """
 
-    def __init__(self, plane: ControlPlane, log: Path, **settings: str | Path) -> None:
+    def __init__(
+        self, plane: ControlPlane, log: Path, *, kubeconfig: Path | None = None, **settings: str | Path
+    ) -> None:
         self.progress_port, health_port = free_port(), free_port()
         self.health_url = f"http://127.0.0.1:{health_port}"
         given = {
@@ -31,7 +34,7 @@ class LocalOperator(Startable):
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SNOWMELT_")}
         environment |= {f"SNOWMELT_{name.upper()}": str(value) for name, value in given.items()}
-        environment["KUBECONFIG"] = str(plane.kubeconfig("operator"))
+        environment["KUBECONFIG"] = str(kubeconfig or plane.kubeconfig("operator"))
         self.service = Service("operator", [sys.executable, "-m", "snowmelt_operator"], log, env=environment)
 
     def start(self) -> None:

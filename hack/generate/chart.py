@@ -13,8 +13,8 @@ INTRODUCTION = """\
 
 # Snowmelt's Helm chart
 
-Installs the operator of [Snowmelt](../../README.md) and the kind `FineTuneJob`. It needs Kubernetes 1.30 or newer and, for
-the launcher `kuberay`, [KubeRay](https://docs.ray.io/en/latest/cluster/kubernetes/index.html) 1.6 or newer.
+Installs the operator of [Snowmelt](../../README.md) and the kind `FineTuneJob`. It needs Kubernetes 1.30 or newer and,
+for the launcher `kuberay`, [KubeRay](https://docs.ray.io/en/latest/cluster/kubernetes/index.html) 1.6 or newer.
 
 ```
 helm install snowmelt charts/snowmelt --namespace snowmelt-system --create-namespace \\

@@ -23,7 +23,7 @@ Rule = dict[str, Any]
 def local_rbac_yaml() -> str:
     """The whole file."""
     rights: dict[str, list[Rule]] = yaml.safe_load(RIGHTS.read_text("utf-8"))
-    own = [_without_chart(rule) for rule in rights["key"] + rights["lease"]]
+    own = [_without_chart(rule) for rule in rights["key"] + rights["fill"] + rights["lease"]]
     events = [
         {"apiGroups": [group], "resources": ["events"], "verbs": ["get", "list", "watch"]}
         for group in ("", "events.k8s.io")

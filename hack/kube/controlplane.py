@@ -178,17 +178,21 @@ class ControlPlane(Startable):
         return write_secret(self.directory / "pki" / "tokens.csv", "".join(lines))
 
     def _write_kubeconfig(self, user: str) -> None:
+        self.write_kubeconfig(self.kubeconfig(user), user, self._tokens[user])
+
+    def write_kubeconfig(self, path: Path, user: str, token: str) -> Path:
+        """Write a kubeconfig with a bearer token to `path`, for instance of a service account; `user` is but a name."""
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [
                 {"name": "snowmelt", "cluster": {"server": self.url, "certificate-authority": str(self.ca_file)}}
             ],
-            "users": [{"name": user, "user": {"token": self._tokens[user]}}],
+            "users": [{"name": user, "user": {"token": token}}],
             "contexts": [{"name": user, "context": {"cluster": "snowmelt", "user": user, "namespace": "default"}}],
             "current-context": user,
         }
-        write_secret(self.kubeconfig(user), yaml.safe_dump(document, sort_keys=False))
+        return write_secret(path, yaml.safe_dump(document, sort_keys=False))
 
 
 def write_secret(path: Path, text: str) -> Path:

@@ -1,9 +1,10 @@
-"""helm for the whole folder, and for the tests that want it an API server with strict admission."""
+"""helm for the whole folder, and for the tests that want one an API server with strict admission."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hack.kube import BinariesMissingError, ControlPlane, kuberay_crds
 from hack.kube.binaries import find_helm
 from hack.kube.helm import Helm
 
+REPOSITORY = Path(__file__).parents[2]
 ADMISSION = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
 """Off by default and on in some distributions: it asks for more rights of whoever sets owner references."""
 
@@ -20,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.helm)
-            if "plane" in getattr(item, "fixturenames", ()):
+            if {"plane", "fresh_plane"} & set(getattr(item, "fixturenames", ())):
                 item.add_marker(pytest.mark.controlplane)
 
 
@@ -46,18 +48,24 @@ def helm(helm_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane with KubeRay's RayJob and nothing of Snowmelt's."""
-    try:
-        rayjob_crds = [file for file in kuberay_crds() if "rayjobs" in file.name]
-        folder = tmp_path_factory.mktemp("kube")
-        with ControlPlane(folder, audit=True, apiserver_args=[ADMISSION]) as plane:
-            plane.install_crds(*rayjob_crds)
-            yield plane
-    except BinariesMissingError as error:
-        pytest.fail(str(error), pytrace=False)
+    """A control plane with the CRDs of Snowmelt and KubeRay."""
+    with _control_plane(tmp_path_factory.mktemp("kube")) as plane:
+        plane.install_crds(*sorted((REPOSITORY / "crds").glob("*.yaml")))
+        yield plane
 
 
 @pytest.fixture
-def admin_helm(helm_binary: Path, plane: ControlPlane, tmp_path: Path) -> Helm:
-    """helm as the administrator of the control plane."""
-    return Helm(helm_binary, tmp_path / "helm", plane.kubeconfig())
+def fresh_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A control plane of this test's own, on which Snowmelt was never installed."""
+    with _control_plane(tmp_path / "kube") as plane:
+        yield plane
+
+
+@contextmanager
+def _control_plane(folder: Path) -> Iterator[ControlPlane]:
+    try:
+        with ControlPlane(folder, audit=True, apiserver_args=[ADMISSION]) as plane:
+            plane.install_crds(*[file for file in kuberay_crds() if "rayjobs" in file.name])
+            yield plane
+    except BinariesMissingError as error:
+        pytest.fail(str(error), pytrace=False)

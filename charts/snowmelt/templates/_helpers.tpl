@@ -53,7 +53,13 @@ app.kubernetes.io/component: operator
 {{/* The rules for the operator's own namespace. */}}
 {{- define "snowmelt.ownRules" -}}
 {{- $rights := include "snowmelt.rights" . | fromJson -}}
-{{- toYaml (ternary $rights.lease (concat $rights.key $rights.lease) (not (empty .Values.progress.existingKeySecret))) }}
+{{- $served := or (empty .Values.watchNamespaces) (has .Release.Namespace .Values.watchNamespaces) -}}
+{{- $patches := and $served (eq .Values.launcher.type "kuberay") -}}
+{{- $rules := $rights.lease -}}
+{{- if not .Values.progress.existingKeySecret -}}
+{{- $rules = concat $rights.key (ternary (list) $rights.fill $patches) $rules -}}
+{{- end -}}
+{{- toYaml $rules }}
 {{- end }}
 
 {{/* The Secrets that the operator reads as files. */}}

@@ -1,0 +1,72 @@
+"""KubeRay and the trainer, played for whatever RayJobs there are, until the operator has done all it can do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import httpx
+
+from tests.controlplane.api import Api, Object
+from tests.controlplane.jobs import manifest, post, succeeded
+from tests.controlplane.kuberay_standin import KubeRayStandIn
+
+LIFE_S = 90.0
+_PAUSE_S = 0.1
+
+
+def play_a_life(api: Api, name: str, over: Callable[[], bool]) -> bool:
+    """A FineTuneJob that needs every right of the operator; ends as soon as `over()`. True when all of it was played.
+
+    The namespace has to be empty. Somebody deletes the RayJob of the first attempt; the second succeeds; the time after
+    it is over, and the operator deletes the job with all that belongs to it.
+    """
+    api.create("finetunejobs", manifest(name, ttlSecondsAfterFinished=1))
+    kuberay = KubeRayStandIn(api)
+    end = time.monotonic() + LIFE_S
+    while time.monotonic() < end and not over():
+        if (
+            api.get("finetunejobs", name) is None
+            and not api.list("rayjobs")
+            and api.get("secrets", f"{name}-a2") is None
+        ):
+            return True
+        for rayjob in api.list("rayjobs"):
+            _move_on(api, kuberay, rayjob, name)
+        time.sleep(_PAUSE_S)
+    return False
+
+
+def clear(api: Api) -> None:
+    """Delete all jobs and what belongs to them, beside an operator that may do the same."""
+    for resource in ("finetunejobs", "rayjobs", "secrets"):
+        for item in api.list(resource):
+            name = item["metadata"]["name"]
+            try:
+                if item["metadata"].get("finalizers"):
+                    api.patch(resource, name, {"metadata": {"finalizers": None}})
+                api.delete(resource, name)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != 404:
+                    raise
+            api.until_gone(resource, name)
+
+
+def _move_on(api: Api, kuberay: KubeRayStandIn, rayjob: Object, job: str) -> None:
+    rayjob_name = rayjob["metadata"]["name"]
+    if "deletionTimestamp" in rayjob["metadata"]:
+        kuberay.lets_go(rayjob_name)
+        return
+    match rayjob.get("status", {}).get("jobDeploymentStatus"):
+        case None:
+            kuberay.runs(rayjob_name)
+        case "Running" if rayjob_name.endswith("-a1"):
+            if (api.get("finetunejobs", job) or {}).get("status", {}).get("phase") == "Running":
+                kuberay.vanishes(rayjob_name)
+        case "Running":
+            try:
+                taken = post(kuberay, rayjob_name, succeeded(2, 1, job))
+            except httpx.TransportError:  # the operator is not there (any more)
+                return
+            if taken.is_success:
+                kuberay.ends(rayjob_name, "SUCCEEDED", "Complete")
