@@ -166,7 +166,7 @@ class Operator:
         settings = self.settings
         self.vitals.to_list = frozenset({"FineTuneJob"})
         queue = self.queue = WorkQueue(
-            Reconciler(self.store, means),
+            Reconciler(self.store, means, policy=settings.policy),
             workers=settings.workers,
             backoff_base=settings.backoff_base_seconds,
             backoff_max=settings.backoff_max_seconds,

@@ -23,16 +23,24 @@ from snowmelt_operator.events import Event, event_manifest
 FIELD_MANAGER = "snowmelt"
 PAGE = 500
 """Objects in one page of a list."""
+MAX_EVENTS = 50
+LOG_LINES = 20
+LOG_BYTES = 64 * 1024
+"""Most bytes of these lines that are asked for."""
+Verb = Literal["get", "list", "apply", "apply-status", "create", "delete"]
 _PLURALS = {
     (API_VERSION, KIND): "finetunejobs",
     ("ray.io/v1", "RayJob"): "rayjobs",
     ("v1", "Secret"): "secrets",
     ("events.k8s.io/v1", "Event"): "events",
+    ("v1", "Pod"): "pods",
 }
 _APPLY = "application/apply-patch+yaml"
 _WHOLE = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """For writes whose answer is not read: the API server need not send the object back."""
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_FORBIDDEN = 403
 _TOO_MANY_REQUESTS = 429
 
 
@@ -100,6 +108,18 @@ class Cluster(Protocol):
 
     async def record_event(self, event: Event, now: datetime) -> None:
         """Record a Kubernetes Event once: the same event again is no other event."""
+        ...
+
+    async def watch_refused(self, api_version: str, kind: str, *, label_selector: str) -> str | None:
+        """Why the objects of the served namespaces may not be listed and watched; None when they may."""
+        ...
+
+    async def warnings_about(self, namespace: str, uid: str) -> list[tuple[str, str]]:
+        """Reason and words of the Warning Events about the object of that uid, at most `MAX_EVENTS`."""
+        ...
+
+    async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:
+        """The last lines of a container's log; `previous`: of the instance before this one."""
         ...
 
 
@@ -208,6 +228,37 @@ class KubernetesCluster:
     async def record_event(self, event: Event, now: datetime) -> None:
         await self.create(event_manifest(event, now, reporter=self._identity))
 
+    async def watch_refused(self, api_version: str, kind: str, *, label_selector: str) -> str | None:
+        selected = {"labelSelector": label_selector}
+        for namespace in self._namespaces or (None,):
+            path = _path(api_version, kind, namespace)
+            try:
+                page = await self._request("list", kind, path, query=selected | {"limit": "1"}, accept=_METADATA_LIST)
+                version = page["metadata"]["resourceVersion"]
+                brief = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1"}
+                status, content = await self._send("list", kind, path, query=selected | brief)
+                if status >= 400:
+                    _answer(status, content, f"watch {path}")
+            except ClusterRefusedError as error:
+                if error.status != _FORBIDDEN:
+                    raise
+                return str(error)
+        return None
+
+    async def warnings_about(self, namespace: str, uid: str) -> list[tuple[str, str]]:
+        query = {"fieldSelector": f"regarding.uid={uid},type=Warning", "limit": str(MAX_EVENTS)}
+        page = await self._request("list", "Event", _path("events.k8s.io/v1", "Event", namespace), query=query)
+        return [(item.get("reason", ""), item.get("note", "")) for item in page["items"]]
+
+    async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:
+        query = {"container": container, "tailLines": str(LOG_LINES), "limitBytes": str(LOG_BYTES)}
+        query |= {"previous": "true"} if previous else {}
+        path = _path("v1", "Pod", namespace, pod) + "/log"
+        status, content = await self._send("get", "Pod", path, query=query)
+        if status >= 400:
+            _answer(status, content, f"get {path}")
+        return content
+
     def _heard(self, document: dict[str, Any]) -> StoredJob:
         job = self._read(document)
         self._on_job(job)
@@ -215,7 +266,7 @@ class KubernetesCluster:
 
     async def _request(
         self,
-        verb: Literal["get", "list", "apply", "apply-status", "create", "delete"],
+        verb: Verb,
         kind: str,
         path: str,
         *,
@@ -223,6 +274,19 @@ class KubernetesCluster:
         body: dict[str, Any] | None = None,
         accept: str = _WHOLE,
     ) -> dict[str, Any]:
+        status, content = await self._send(verb, kind, path, query=query, body=body, accept=accept)
+        return _answer(status, content, f"{verb} {path}")
+
+    async def _send(
+        self,
+        verb: Verb,
+        kind: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        accept: str = _WHOLE,
+    ) -> tuple[int, bytes]:
         method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         answered = False
@@ -240,7 +304,7 @@ class KubernetesCluster:
             ) from error
         finally:
             self._on_request(verb, kind, answered)
-        return _answer(response.status, content, f"{verb} {path}")
+        return response.status, content
 
     async def _headers(self, content_type: str, accept: str) -> dict[str, str]:
         headers = {

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import kopf
 
 from snowmelt_operator.api.v1alpha1 import GROUP, PLURAL, VERSION
+from snowmelt_operator.pods.observer import POD_SELECTOR
 from snowmelt_operator.render.names import SELECTOR
 
 Connect = Callable[[], Awaitable[kopf.AiohttpSession]]
@@ -25,9 +26,13 @@ class Listener(Protocol):
         """A RayJob of ours."""
         ...
 
+    def pod_event(self, kind: str | None, document: dict[str, Any]) -> None:
+        """A pod of ours."""
+        ...
 
-def build_registry(listener: Listener, connect: Connect, *, rayjobs: bool) -> kopf.OperatorRegistry:
-    """The handlers; `connect` gives address and credentials, `rayjobs` says whether RayJobs are watched."""
+
+def build_registry(listener: Listener, connect: Connect, *, rayjobs: bool, pods: bool) -> kopf.OperatorRegistry:
+    """The handlers; `connect` gives address and credentials, `rayjobs` and `pods` say whether these are watched."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -44,6 +49,12 @@ def build_registry(listener: Listener, connect: Connect, *, rayjobs: bool) -> ko
         async def rayjob(event: kopf.RawEvent, **_: Any) -> None:
             listener.rayjob_event(event["type"], dict(event["object"]))
 
+    if pods:
+
+        @kopf.on.event("", "v1", "pods", registry=registry)
+        async def pod(event: kopf.RawEvent, **_: Any) -> None:
+            listener.pod_event(event["type"], dict(event["object"]))
+
     return registry
 
 
@@ -54,8 +65,9 @@ def build_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.peering.standalone = True
-    # With it the API server sends our RayJobs alone; a handler's own filter would be applied here (kopf PR 1311).
+    # With them the API server sends what is ours alone; a handler's own filter would be applied here (kopf PR 1311).
     settings.watching.label_selectors["ray.io", "v1", "rayjobs"] = SELECTOR
+    settings.watching.label_selectors["", "v1", "pods"] = POD_SELECTOR
     settings.watching.chunk_size = 500
     settings.watching.server_timeout = 300
     settings.watching.inactivity_timeout = 70

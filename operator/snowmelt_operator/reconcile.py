@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from snowmelt_operator.act import Means, act
+from snowmelt_operator.api.policy import DEFAULT_POLICY, Policy
 from snowmelt_operator.cluster import ClusterConflictError, ClusterError
 from snowmelt_operator.decide import Decision, Observed, decide
 from snowmelt_operator.launchers.base import LauncherError, LauncherUnavailableError, LaunchRefusedError
@@ -25,7 +26,10 @@ AT_ONCE = timedelta()
 class Reconciler:
     """Reconciles jobs by key; the queue sees to it that one key is reconciled once at a time."""
 
-    def __init__(self, store: JobStore, means: Means, *, now: Callable[[], datetime] = clock) -> None:
+    def __init__(
+        self, store: JobStore, means: Means, *, policy: Policy = DEFAULT_POLICY, now: Callable[[], datetime] = clock
+    ) -> None:
+        self._policy = policy
         self._store = store
         self._means = means
         self._now = now
@@ -55,6 +59,8 @@ class Reconciler:
             seen, decision = await self._look_live(key)
             if seen is None or decision is None:
                 return None
+        if decision.has_news(seen):
+            seen, decision = await self._look_at_the_log(seen, decision)
         try:
             await act(seen, decision, self._means)
         except LaunchRefusedError as error:
@@ -71,11 +77,16 @@ class Reconciler:
             raise RetryLaterError(seen.obstacle)
         return decision.recheck_after
 
+    async def _look_at_the_log(self, seen: Observed, decision: Decision) -> tuple[Observed, Decision]:
+        """What went wrong is recorded with the end of the log, which is read before the pods are gone."""
+        words = await self._means.launcher.last_words(seen.job.metadata, seen.attempts.current)
+        return (seen, decision) if words is None else self._decide_again(replace(seen, last_words=words))
+
     async def _look(self, key: Key) -> tuple[Observed, Decision] | tuple[None, None]:
         job = self._store.get(key)
         if job is None:
             return None, None
-        return self._decide_again(await observe(job, self._means.launcher, self._now()))
+        return self._decide_again(await observe(job, self._means.launcher, self._now(), self._policy))
 
     async def _look_live(self, key: Key) -> tuple[Observed, Decision] | tuple[None, None]:
         await self._read_live(key)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from snowmelt_operator.api.policy import Policy
 
 PREFIX = "SNOWMELT_"
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -74,6 +77,19 @@ class Settings(BaseModel):
     backoff_base_seconds: Annotated[float, Field(gt=0)] = 0.5
     backoff_max_seconds: Annotated[float, Field(gt=0)] = 60.0
     """First and longest delay after a reconcile that failed."""
+    image_pull_grace_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """How long an image may be impossible to pull before its job fails."""
+    volume_grace_seconds: Annotated[float, Field(ge=0)] = 120.0
+    """How long a claim may be missing before its job fails."""
+    start_grace_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How long pods may be refused, or containers fail to start, before the job or the attempt fails."""
+    stall_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """A trainer that reports nothing for so long is called stalled."""
+    stall_grace_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """A stalled attempt that stays silent for so long is stopped, and counts as failed."""
+    retry_base_seconds: Annotated[float, Field(ge=0)] = 10.0
+    retry_max_seconds: Annotated[float, Field(ge=0)] = 360.0
+    """First and longest delay after a failed attempt; it doubles with each that wrote no checkpoint."""
     poll_seconds: Annotated[float, Field(gt=0)] = 2.0
     """How often Ray is asked for its jobs while one of ours is active (launcher ray)."""
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
@@ -85,6 +101,19 @@ class Settings(BaseModel):
         if self.launcher == "kuberay" and not self.trainer_image:
             raise ValueError("SNOWMELT_TRAINER_IMAGE: name the trainer's image, or set SNOWMELT_LAUNCHER=ray")
         return self
+
+    @property
+    def policy(self) -> Policy:
+        """The settings that decisions depend on."""
+        return Policy(
+            image_pull_grace=timedelta(seconds=self.image_pull_grace_seconds),
+            volume_grace=timedelta(seconds=self.volume_grace_seconds),
+            start_grace=timedelta(seconds=self.start_grace_seconds),
+            stall=timedelta(seconds=self.stall_seconds),
+            stall_grace=timedelta(seconds=self.stall_grace_seconds),
+            retry_base=timedelta(seconds=self.retry_base_seconds),
+            retry_max=timedelta(seconds=self.retry_max_seconds),
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

@@ -10,6 +10,7 @@ from typing import Any
 
 import kopf
 
+from snowmelt_operator.cluster import ClusterError
 from snowmelt_operator.handlers import Connect, build_registry, build_settings
 from snowmelt_operator.launchers.kuberay import KubeRayLauncher
 from snowmelt_operator.store import JobStore, Key
@@ -52,6 +53,11 @@ class Watches:
         assert self._kuberay is not None  # RayJobs are watched for it alone
         self._kuberay.heard(document, deleted=kind == "DELETED")
 
+    def pod_event(self, kind: str | None, document: dict[str, Any]) -> None:
+        self._noticed(kind)
+        assert self._kuberay is not None  # pods are watched for it alone
+        self._kuberay.pods.heard(document, deleted=kind == "DELETED")
+
     def _noticed(self, kind: str | None) -> None:
         if kind is None and time.monotonic() - self._began_at > BEGINNING_SECONDS:
             self._ask_for_list()
@@ -59,7 +65,8 @@ class Watches:
     async def run(self, connect: Connect, namespaces: tuple[str, ...], *, started: Callable[[], None]) -> None:
         """Never ends; calls `started` each time that kopf has begun."""
         while True:
-            registry = build_registry(self, connect, rayjobs=self._kuberay is not None)
+            pods = await self._may_watch_pods()
+            registry = build_registry(self, connect, rayjobs=self._kuberay is not None, pods=pods)
             # kopf takes every task that was created after its own for one of its own, and ends it with itself.
             others = asyncio.all_tasks()
             self._began_at = time.monotonic()
@@ -74,3 +81,13 @@ class Watches:
             log.warning("the watches begin anew in %.0f s", PAUSE_SECONDS)
             await asyncio.sleep(PAUSE_SECONDS)
             self._ask_for_list()
+
+    async def _may_watch_pods(self) -> bool:
+        """kopf gives up for good on what it may not watch, so it is asked for only where it may be."""
+        while self._kuberay is not None:
+            try:
+                return await self._kuberay.pods.may_be_watched()
+            except ClusterError as error:
+                log.warning("%s", error)
+                await asyncio.sleep(PAUSE_SECONDS)
+        return False

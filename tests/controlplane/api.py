@@ -17,6 +17,8 @@ PATHS = {
     "finetunejobs": "/apis/snowmelt.dev/v1alpha1",
     "rayjobs": "/apis/ray.io/v1",
     "secrets": "/api/v1",
+    "pods": "/api/v1",
+    "serviceaccounts": "/api/v1",
     "events": "/apis/events.k8s.io/v1",
 }
 PATIENCE_S = 45.0
@@ -54,8 +56,9 @@ class Api:
         headers = {"Content-Type": "application/merge-patch+json"}
         return _said(self._client.patch(path, content=json.dumps(change), headers=headers))
 
-    def delete(self, resource: str, name: str) -> None:
-        _said(self._client.delete(self._path(resource, name)))
+    def delete(self, resource: str, name: str, *, grace_seconds: int | None = None) -> None:
+        query = {} if grace_seconds is None else {"gracePeriodSeconds": str(grace_seconds)}
+        _said(self._client.delete(self._path(resource, name), params=query))
 
     def watch_code(self, resource: str, resource_version: str) -> int:
         """The code with which the API server answers a watch from that version on."""

@@ -45,6 +45,12 @@ class KubeRayStandIn:
     def ends(self, name: str, job_status: str, deployment: str, **more: Any) -> Object:
         return self.says(name, jobStatus=job_status, jobDeploymentStatus=deployment, endTime=_now(), **more)
 
+    def cannot_make_pods(self, name: str, words: str) -> Object:
+        """The API server refused a pod: the RayCluster's condition says so, and the RayJob's status repeats it."""
+        failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod"}
+        failure |= {"message": f"FailedCreateWorkerPod\n{words}", "lastTransitionTime": _now()}
+        return self.says(name, rayClusterStatus={"conditions": [failure]})
+
     def is_suspended(self, name: str) -> Object:
         """Kueue's webhook set spec.suspend when the RayJob was created; KubeRay makes no cluster for it."""
         self._api.until("rayjobs", name, lambda _: True)

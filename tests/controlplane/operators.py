@@ -29,4 +29,5 @@ def kuberay_operator(plane: ControlPlane, namespace: str, log: Path, **settings:
     """An operator with the KubeRay launcher that serves one namespace; not started yet."""
     image = "registry.invalid/snowmelt-trainer:test"
     given: dict[str, str | Path] = {"launcher": "kuberay", "namespaces": namespace, "trainer_image": image}
+    given |= {"retry_base_seconds": "0.5"}
     return LocalOperator(plane, log, **(given | settings))

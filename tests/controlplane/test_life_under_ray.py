@@ -77,6 +77,7 @@ def operator(
         "ray_token_file": training.ray.token_file,
         "volumes_root": training.volumes,
         "poll_seconds": "1",
+        "retry_base_seconds": "0.5",
     }
     with LocalOperator(plane, tmp_path_factory.mktemp("operator") / "operator.log", **settings) as started:
         yield started

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from snowmelt_operator.api.conditions import Condition, Phase
 from snowmelt_operator.api.names import DnsName
@@ -22,6 +22,8 @@ from snowmelt_trainer.contract.progress import (
     StageStatus,
 )
 
+MAX_INCIDENTS = 5
+
 
 class Attempts(Contract):
     """How often the job was launched."""
@@ -34,6 +36,27 @@ class Attempts(Contract):
     """When the current attempt was launched."""
     active_seconds: Annotated[int, Field(ge=0)] = 0
     """How long earlier attempts were active, for activeDeadlineSeconds."""
+    futile: Annotated[int, Field(ge=0)] = 0
+    """Failed attempts in a row that wrote no checkpoint; each doubles the delay before the next."""
+    next_start_at: datetime | None = None
+    """When the next attempt starts, after one that failed."""
+
+
+class Incident(Contract):
+    """Something that went wrong while the job ran; of one reason, an attempt has one at most."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    """The attempt that it happened to."""
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    """Why, in one word; docs/reasons.md lists them."""
+    message: Annotated[str, StringConstraints(max_length=1024)] = ""
+    """The cluster's or the trainer's own words."""
+    pod: Annotated[str, StringConstraints(max_length=253)] | None = None
+    """The pod that it happened to."""
+    time: datetime
+    """When the operator saw it."""
+    log: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    """The end of the log of a container that ended then, kept because the pod will be gone."""
 
 
 class TrainerStatus(Contract):
@@ -81,6 +104,10 @@ class FineTuneJobStatus(Contract):
     """How often the job was launched."""
     ray_job_name: DnsName | None = None
     """The RayJob (or Ray submission) of the current attempt."""
+    dashboard_url: Annotated[str, StringConstraints(max_length=512)] | None = None
+    """Where the Ray dashboard of the current attempt listens, inside the cluster."""
+    incidents: Annotated[tuple[Incident, ...], Field(max_length=MAX_INCIDENTS)] = ()
+    """What went wrong so far, newest last; older ones are dropped."""
     finished_at: datetime | None = None
     """When the job ended, for ttlSecondsAfterFinished."""
     stage: StageStatus | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from snowmelt_operator.api.conditions import ConditionType
+from snowmelt_operator.api.run import RunPhase
 from snowmelt_operator.api.status import Attempts
 from snowmelt_operator.api.v1alpha1 import FineTuneJobSpec
 from snowmelt_operator.decide.state import Observed, find_condition
@@ -39,7 +40,46 @@ def banked(seen: Observed, *, failed: int = 0) -> Attempts:
         failed=attempts.failed + failed,
         started_at=None,
         active_seconds=int(active_time(seen).total_seconds()),
+        futile=attempts.futile,
     )
+
+
+def after_failure(seen: Observed) -> Attempts:
+    """The attempts after the current one has failed, with the moment of the next."""
+    attempts = banked(seen, failed=1)
+    futile = 1 if _wrote_a_checkpoint(seen) else attempts.futile + 1
+    due = seen.now + seen.policy.retry_delay(futile)
+    return attempts.model_copy(update={"futile": futile, "next_start_at": due})
+
+
+def _wrote_a_checkpoint(seen: Observed) -> bool:
+    """Whether the current attempt did: then what failed it is not what failed the ones before."""
+    checkpoint, started = seen.job.status.checkpoint, seen.attempts.started_at
+    return checkpoint is not None and started is not None and checkpoint.time > started
+
+
+def until_next_attempt(seen: Observed) -> timedelta:
+    """How long the next attempt is held back after one that failed."""
+    due = seen.attempts.next_start_at
+    return max(due - seen.now, timedelta()) if due is not None else timedelta()
+
+
+def silent_since(seen: Observed) -> datetime | None:
+    """When the running trainer of the current attempt last said something, or began to run. None while it does not."""
+    running = find_condition(seen.job.status.conditions, ConditionType.RUNNING)
+    if seen.run is None or seen.run.phase is not RunPhase.RUNNING or seen.attempts.started_at is None:
+        return None
+    began = running.last_transition_time if running is not None and running.status == "True" else seen.now
+    said = last_report(seen)
+    return max(began, said) if said is not None else began
+
+
+def last_report(seen: Observed) -> datetime | None:
+    """When the trainer of the current attempt last reported; None before it did."""
+    trainer, progress = seen.job.status.trainer, seen.job.status.progress
+    if trainer is None or trainer.attempt != seen.attempts.current or progress is None:
+        return None
+    return progress.last_update_time
 
 
 def until_deadline(seen: Observed, spec: FineTuneJobSpec) -> timedelta | None:

@@ -7,9 +7,10 @@ from enum import StrEnum
 from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import HANDED_OVER
-from snowmelt_operator.api.status import Attempts
+from snowmelt_operator.api.status import Attempts, Incident
 from snowmelt_operator.api.v1alpha1 import FineTuneJob
-from snowmelt_operator.decide.clock import banked
+from snowmelt_operator.decide import troubles
+from snowmelt_operator.decide.clock import after_failure, banked
 from snowmelt_operator.decide.conditions import Says, merge, phase_of
 from snowmelt_operator.decide.state import (
     Action,
@@ -29,9 +30,11 @@ def status(
     *,
     attempts: Attempts | None = None,
     run_name: str | None = None,
+    dashboard_url: str | None = None,
+    failure: Incident | None = None,
     over: bool = False,
 ) -> ReconcilerStatus:
-    """The status with these conditions; `over` sets finishedAt."""
+    """The status with these conditions and what went wrong; `over` sets finishedAt."""
     metadata, before = seen.job.metadata, seen.job.status
     conditions = merge(before.conditions, says, generation=metadata.generation, now=seen.now)
     return ReconcilerStatus(
@@ -40,6 +43,8 @@ def status(
         conditions=conditions,
         attempts=attempts or before.attempts,
         ray_job_name=run_name or before.ray_job_name,
+        dashboard_url=dashboard_url,
+        incidents=troubles.recorded(seen, failure),
         finished_at=seen.now if over else before.finished_at,
     )
 
@@ -76,28 +81,27 @@ def fail(seen: Observed, reason: StrEnum, message: str, *, failed: int = 0, acce
     """The job is over, and failed; what runs is stopped."""
     says = [Says(ConditionType.FAILED, "True", reason, message), checkpoint(seen), *idle(seen, Reason.ENDED)]
     says.append(accepted() if accept else Says(ConditionType.ACCEPTED, "False", reason, message))
+    failure = troubles.failure(seen, reason, message) if failed else None
+    told = event(seen, reason, message, action="Fail", severity=Severity.WARNING)
     return Decision(
         rule=rule,
-        status=status(seen, says, attempts=banked(seen, failed=failed), over=True),
+        status=status(seen, says, attempts=banked(seen, failed=failed), failure=failure, over=True),
         actions=stop_all(seen),
-        events=(event(seen, reason, message, action="Fail", severity=Severity.WARNING),),
+        events=(*(each for each in incident_events(seen) if each.reason != reason), told),
         failed_attempt=reason if failed else None,
     )
 
 
-def start(
-    seen: Observed, job: FineTuneJob, *, why: Event | None = None, failed_attempt: StrEnum | None = None, rule: str
-) -> Decision:
+def start(seen: Observed, *, why: Event | None = None, rule: str) -> Decision:
     """The next attempt. One that was launched and never recorded is found again, since its name is the same."""
-    before = banked(seen, failed=0 if failed_attempt is None else 1)
     attempt = seen.attempts.current + 1
-    name = seen.name_attempt(job.metadata, attempt)
+    name = seen.name_attempt(seen.job.metadata, attempt)
     says = [accepted(), *idle(seen, Reason.STARTING), checkpoint(seen)]
     says += [Says(type_, "False", Reason.STARTING, HANDED_OVER) for type_ in _TO_START]
     says.append(Says(ConditionType.PROGRESSING, "False", Reason.NO_REPORT_YET))
     if find_condition(seen.job.status.conditions, ConditionType.SUSPENDED) is not None:
         says.append(Says(ConditionType.SUSPENDED, "False", Reason.RESUMED))
-    attempts = before.model_copy(update={"current": attempt, "started_at": seen.now})
+    attempts = banked(seen).model_copy(update={"current": attempt, "started_at": seen.now})
     launched = event(
         seen, Reason.LAUNCHED, f"attempt {attempt} was started as {name}", action="Launch", attempt=attempt
     )
@@ -106,26 +110,49 @@ def start(
         status=status(seen, says, attempts=attempts, run_name=name),
         actions=(LaunchAttempt(attempt),),
         events=(why or launched,),
-        failed_attempt=failed_attempt,
     )
 
 
 def attempt_failed(seen: Observed, job: FineTuneJob, reason: StrEnum, message: str, *, rule: str) -> Decision:
-    """Another attempt while spec.backoffLimit allows one, the end of the job when it does not."""
+    """Another attempt after a while, as long as spec.backoffLimit allows one; the end of the job when it does not. What
+    still runs is stopped, and the next attempt waits for its end."""
     failed, limit = seen.attempts.failed + 1, job.spec.backoff_limit
     cause = f"{reason}: {message}" if message else str(reason)
     if failed > limit:
         total = f"{failed} attempt{'s' if failed > 1 else ''} failed, and spec.backoffLimit is {limit}"
         return fail(seen, Reason.BACKOFF_LIMIT_EXCEEDED, f"{total}; the last one: {cause}", failed=1, rule=rule)
-    current = seen.attempts.current
-    note = f"attempt {current} failed and attempt {current + 1} was started ({failed} of {limit} retries); {cause}"
+    current, attempts = seen.attempts.current, after_failure(seen)
+    due = attempts.next_start_at
+    assert due is not None  # after_failure sets it
+    note = (
+        f"attempt {current} failed, and attempt {current + 1} starts at {due:%Y-%m-%dT%H:%M:%SZ} "
+        f"({failed} of {limit} retries); {cause}"
+    )
+    says = [accepted(), checkpoint(seen), *idle(seen, Reason.BACK_OFF)]
+    says.append(Says(ConditionType.CLUSTER_READY, "False", reason, message))
+    says.append(Says(ConditionType.RUNNING, "False", Reason.BACK_OFF, note))
     retrying = event(seen, Reason.RETRYING, note, action="Launch", severity=Severity.WARNING, attempt=current + 1)
-    return start(seen, job, why=retrying, failed_attempt=reason, rule=rule)
+    return Decision(
+        rule=rule,
+        status=status(seen, says, attempts=attempts, failure=troubles.failure(seen, reason, message)),
+        actions=stop_all(seen),
+        events=(*incident_events(seen), retrying),
+        recheck_after=due - seen.now,
+        failed_attempt=reason,
+    )
+
+
+def incident_events(seen: Observed) -> tuple[Event, ...]:
+    """An Event for everything that went wrong and was not told yet."""
+    return tuple(
+        event(seen, incident.reason, incident.message, action="Run", severity=Severity.WARNING)
+        for incident in troubles.fresh_incidents(seen)
+    )
 
 
 def event(
     seen: Observed,
-    reason: StrEnum,
+    reason: str,
     note: str,
     *,
     action: str,

@@ -2,7 +2,13 @@
 
 ```
 deleted? ── over? ── broken spec? ── succeeded? ── launcher away? ── refused? ── suspended? ── out of time?
-   └─ failed by its own word? ── its run ended or vanished? ── nothing launched? ── watch
+   └─ failed by its own word? ── its pods cannot run? ── silent for too long? ── its run ended or vanished?
+       └─ nothing launched? ── watch
+```
+A failed attempt is never followed by a launch at once: it leaves a status in which nothing is launched and the next
+attempt has its moment, and the rule "nothing launched?" launches when that has come and what ran before has ended.
+```
+failed ──> status.attempts.nextStartAt ──(10 s, 20 s, ... 6 min; 10 s again after a new checkpoint)──> launch
 ```
 """
 
@@ -18,7 +24,7 @@ from snowmelt_operator.api.run import RunPhase
 from snowmelt_operator.api.status import FineTuneJobStatus
 from snowmelt_operator.api.stored import InvalidJob
 from snowmelt_operator.api.v1alpha1 import FineTuneJob, FineTuneJobSpec
-from snowmelt_operator.decide import clock
+from snowmelt_operator.decide import clock, troubles
 from snowmelt_operator.decide.conditions import Says
 from snowmelt_operator.decide.outcomes import (
     accepted,
@@ -36,6 +42,7 @@ from snowmelt_operator.decide.watching import watching
 from snowmelt_operator.events import Severity
 from snowmelt_trainer.contract.progress import FinalRecord
 from snowmelt_trainer.contract.reasons import Outcome
+from snowmelt_trainer.contract.reasons import Reason as TrainerReason
 
 STOP_GRACE = timedelta(seconds=60)
 """How long a trainer that has said its last word may take to end by itself."""
@@ -109,7 +116,8 @@ def obstructed(seen: Observed) -> Decision | None:
     news = before is None or before.reason != Reason.LAUNCHER_UNAVAILABLE
     warning = event(seen, Reason.LAUNCHER_UNAVAILABLE, seen.obstacle, action="Launch", severity=Severity.WARNING)
     says = [accepted(), Says(ConditionType.CLUSTER_READY, known, Reason.LAUNCHER_UNAVAILABLE, seen.obstacle)]
-    return Decision("obstructed", status=status(seen, says), events=(warning,) if news else ())
+    unchanged = status(seen, says, dashboard_url=seen.job.status.dashboard_url)
+    return Decision("obstructed", status=unchanged, events=(warning,) if news else ())
 
 
 def suspended(seen: Observed) -> Decision | None:
@@ -144,9 +152,11 @@ def startup_deadline_exceeded(seen: Observed) -> Decision | None:
     spec, run = _spec(seen), seen.run
     left = clock.until_startup_deadline(seen, spec)
     by_launcher = run is not None and run.phase is RunPhase.FAILED and run.reason == Reason.STARTUP_DEADLINE_EXCEEDED
-    if not by_launcher and (left is None or left > timedelta()):
+    if seen.attempts.started_at is None or (not by_launcher and (left is None or left > timedelta())):
         return None
-    waiting_for = f"; it says: {run.message}" if run is not None and run.message else ""
+    trouble = troubles.lasting(seen)
+    words = f"{trouble.reason}: {trouble.message}" if trouble is not None else run.message if run is not None else ""
+    waiting_for = f"; it says: {words}" if words else ""
     limit = f"spec.startupDeadlineSeconds ({spec.startup_deadline_seconds} s)"
     message = f"attempt {seen.attempts.current} did not start within {limit}: look at its pods and at what they ask for"
     return fail(
@@ -162,6 +172,11 @@ def trainer_failed(seen: Observed) -> Decision | None:
         return fail(seen, record.reason, record.message, failed=1, rule="trainer_failed")
     if seen.run is not None and seen.run.is_active:
         return _waiting_for_the_end(seen)
+    befell = troubles.cause(seen) if record.reason is TrainerReason.WORKER_LOST else None
+    if befell is not None:  # the trainer saw a worker die, and the pod's status knows of what
+        return attempt_failed(
+            seen, _job(seen), befell.reason, f"{befell.message}; {record.message}", rule="trainer_failed"
+        )
     return attempt_failed(seen, _job(seen), record.reason, record.message, rule="trainer_failed")
 
 
@@ -179,6 +194,29 @@ def refused(seen: Observed) -> Decision | None:
     return fail(seen, Reason.SUBMISSION_FAILED, seen.refusal, rule="refused")
 
 
+def pods_cannot_run(seen: Observed) -> Decision | None:
+    """What somebody must change fails the job; what another attempt may cure fails the attempt. Each has its grace."""
+    trouble = troubles.unbearable(seen)
+    if seen.attempts.started_at is None or trouble is None:
+        return None
+    if trouble.is_permanent:
+        message = troubles.verdict(trouble, seen.policy)
+        return fail(seen, trouble.reason, message, failed=1, rule="pods_cannot_run")
+    return attempt_failed(seen, _job(seen), trouble.reason, trouble.message, rule="pods_cannot_run")
+
+
+def stalled(seen: Observed) -> Decision | None:
+    """A trainer that says nothing for long is given up: something hangs, which a new attempt may not."""
+    since = clock.silent_since(seen)
+    if since is None or seen.now - since < seen.policy.stall + seen.policy.stall_grace:
+        return None
+    message = (
+        f"the trainer has reported nothing since {since:%Y-%m-%dT%H:%M:%SZ}: see whether its storage or a worker "
+        "hangs, and whether it reaches the operator's progress endpoint"
+    )
+    return attempt_failed(seen, _job(seen), Reason.STALLED, message, rule="stalled")
+
+
 def run_ended(seen: Observed) -> Decision | None:
     """A run that ended without the trainer's record failed, whatever its process or its launcher says."""
     run = seen.run
@@ -189,8 +227,12 @@ def run_ended(seen: Observed) -> Decision | None:
         return attempt_failed(seen, _job(seen), Reason.RUN_VANISHED, message, rule="run_ended")
     if run.reason == Reason.SUBMISSION_FAILED:
         return fail(seen, Reason.SUBMISSION_FAILED, run.message, failed=1, rule="run_ended")
-    reason = _RUN_REASONS[run.phase]
     message = ": ".join(part for part in (run.reason, run.message) if part)
+    befell = troubles.cause(seen) if run.phase is RunPhase.FAILED else None
+    if befell is not None:
+        words = "; ".join(part for part in (befell.message, message) if part)
+        return attempt_failed(seen, _job(seen), befell.reason, words, rule="run_ended")
+    reason = _RUN_REASONS[run.phase]
     return attempt_failed(seen, _job(seen), reason, message, rule="run_ended")
 
 
@@ -204,13 +246,17 @@ _RUN_REASONS = {
 def launch(seen: Observed) -> Decision | None:
     if seen.attempts.started_at is not None:
         return None
-    if seen.run is not None and seen.run.is_active:  # a suspended attempt that has not ended yet
+    if seen.run is not None and seen.run.is_active:  # what was suspended or given up has not ended yet
         return Decision("launch", actions=() if seen.run.stopping else stop_all(seen), recheck_after=STOP_RECHECK)
+    held_back = clock.until_next_attempt(seen)
+    if held_back > timedelta():
+        return Decision("launch", recheck_after=held_back)
     was = find_condition(seen.job.status.conditions, ConditionType.SUSPENDED)
     attempt = seen.attempts.current + 1
+    if was is None or was.reason == Reason.RESUMED or not seen.attempts.current:
+        return start(seen, rule="launch")
     note = f"spec.suspend is false: attempt {attempt} was started"
-    resumed = event(seen, Reason.RESUMED, note, action="Launch", attempt=attempt)
-    return start(seen, _job(seen), why=resumed if was is not None and seen.attempts.current else None, rule="launch")
+    return start(seen, why=event(seen, Reason.RESUMED, note, action="Launch", attempt=attempt), rule="launch")
 
 
 def _job(seen: Observed) -> FineTuneJob:
@@ -233,6 +279,8 @@ RULES: tuple[Rule, ...] = (
     deadline_exceeded,
     startup_deadline_exceeded,
     trainer_failed,
+    pods_cannot_run,
+    stalled,
     run_ended,
     launch,
     watching,

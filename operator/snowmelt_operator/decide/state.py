@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from snowmelt_operator.api.conditions import Condition, ConditionType, Phase
+from snowmelt_operator.api.policy import DEFAULT_POLICY, Policy
 from snowmelt_operator.api.run import Run
-from snowmelt_operator.api.status import Attempts, FineTuneJobStatus
+from snowmelt_operator.api.status import Attempts, FineTuneJobStatus, Incident
 from snowmelt_operator.api.stored import StoredJob
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
 from snowmelt_operator.events import Event
 from snowmelt_operator.render.names import rayjob_name
@@ -29,6 +31,12 @@ class Observed:
     """Why the launcher cannot be asked, or did not launch, at this moment."""
     refusal: str | None = None
     """Why the launcher will never take the next attempt."""
+    troubles: tuple[Trouble, ...] = ()
+    """What is wrong with the pods of the attempt, and what happened to them."""
+    last_words: LastWords | None = None
+    """The end of the log of the container that ended last; only looked for when something went wrong."""
+    policy: Policy = DEFAULT_POLICY
+    """How patient the operator is."""
     name_attempt: Callable[[ObjectMeta, int], str] = field(default=lambda job, attempt: rayjob_name(job.name, attempt))
     """What the launcher calls an attempt."""
 
@@ -73,6 +81,8 @@ class ReconcilerStatus:
     conditions: tuple[Condition, ...]
     attempts: Attempts
     ray_job_name: str | None
+    dashboard_url: str | None
+    incidents: tuple[Incident, ...]
     finished_at: datetime | None
 
     @classmethod
@@ -84,6 +94,8 @@ class ReconcilerStatus:
             conditions=status.conditions,
             attempts=status.attempts,
             ray_job_name=status.ray_job_name,
+            dashboard_url=status.dashboard_url,
+            incidents=status.incidents,
             finished_at=status.finished_at,
         )
 
@@ -108,6 +120,10 @@ class Decision:
     @property
     def launches(self) -> bool:
         return any(isinstance(action, LaunchAttempt) for action in self.actions)
+
+    def has_news(self, seen: Observed) -> bool:
+        """Whether it records something that went wrong, about which a log may tell more."""
+        return self.status is not None and self.status.incidents != seen.job.status.incidents
 
     def finishes(self, seen: Observed) -> bool:
         """Whether the job is over by this decision, and was not before."""

@@ -8,20 +8,20 @@ from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import Run, RunPhase
 from snowmelt_operator.api.v1alpha1 import FineTuneJob
-from snowmelt_operator.decide import clock
+from snowmelt_operator.decide import clock, troubles
 from snowmelt_operator.decide.conditions import Says
-from snowmelt_operator.decide.outcomes import accepted, checkpoint, status
+from snowmelt_operator.decide.outcomes import accepted, checkpoint, incident_events, status
 from snowmelt_operator.decide.state import Decision, Observed, find_condition
 
-STALL = timedelta(minutes=10)
-"""A trainer that is silent for so long is called stalled."""
+PEEK = (timedelta(seconds=15), timedelta(seconds=60))
+"""How often a starting attempt is looked at though nobody says anything: at first, and after a while."""
 
 
 def watching(seen: Observed) -> Decision:
     job, run = seen.job, seen.run
     assert isinstance(job, FineTuneJob)
     assert run is not None  # `run_ended` and `launch` come before
-    says = [accepted(), checkpoint(seen), _cluster_ready(run), _running(run), _progressing(seen, run)]
+    says = [accepted(), checkpoint(seen), _cluster_ready(seen, run), _running(run), _progressing(seen, run)]
     queued = find_condition(job.status.conditions, ConditionType.QUEUED)
     if run.phase.is_held_back:
         reason = Reason.QUEUED_BY_KUEUE if run.phase is RunPhase.QUEUED else Reason.HELD_BACK
@@ -34,16 +34,22 @@ def watching(seen: Observed) -> Decision:
     waits = [
         clock.until_deadline(seen, job.spec),
         clock.until_startup_deadline(seen, job.spec),
-        _until_stall(seen, run),
+        troubles.until_next(seen),
+        _until_peek(seen, run),
+        _until_stall(seen),
     ]
     return Decision(
         "watching",
-        status=status(seen, says, attempts=attempts, run_name=run.name),
+        status=status(seen, says, attempts=attempts, run_name=run.name, dashboard_url=run.dashboard_url),
+        events=incident_events(seen),
         recheck_after=min((wait for wait in waits if wait is not None), default=None),
     )
 
 
-def _cluster_ready(run: Run) -> Says:
+def _cluster_ready(seen: Observed, run: Run) -> Says:
+    trouble = troubles.lasting(seen)
+    if trouble is not None:
+        return Says(ConditionType.CLUSTER_READY, "False", trouble.reason, trouble.message)
     if run.cluster_ready:
         return Says(ConditionType.CLUSTER_READY, "True", Reason.CLUSTER_UP)
     return Says(ConditionType.CLUSTER_READY, "False", Reason.STARTING, run.message)
@@ -57,25 +63,32 @@ def _running(run: Run) -> Says:
     return Says(ConditionType.RUNNING, "False", Reason.STARTING, run.message)
 
 
-def _silent_for(seen: Observed) -> timedelta | None:
-    """How long the trainer of this attempt has been silent; None before its first word."""
-    trainer, progress = seen.job.status.trainer, seen.job.status.progress
-    if trainer is None or trainer.attempt != seen.attempts.current or progress is None:
-        return None
-    return seen.now - progress.last_update_time if progress.last_update_time is not None else None
-
-
 def _progressing(seen: Observed, run: Run) -> Says:
-    silent = _silent_for(seen)
-    if silent is None:
+    since, policy = clock.silent_since(seen), seen.policy
+    if since is not None and seen.now - since >= policy.stall and not run.stopping:
+        limit = (policy.stall + policy.stall_grace).total_seconds()
+        message = (
+            f"the trainer has reported nothing since {since:%Y-%m-%dT%H:%M:%SZ}: look at its log; after {limit:.0f} s "
+            "of silence the attempt is given up"
+        )
+        return Says(ConditionType.PROGRESSING, "False", Reason.STALLED, message)
+    if clock.last_report(seen) is None:
         return Says(ConditionType.PROGRESSING, "False", Reason.NO_REPORT_YET)
-    if silent < STALL or run.phase is not RunPhase.RUNNING:
-        return Says(ConditionType.PROGRESSING, "True", Reason.REPORTING)
-    minutes = int(STALL.total_seconds() // 60)
-    message = f"the trainer has reported nothing for {minutes} minutes: look at its log"
-    return Says(ConditionType.PROGRESSING, "False", Reason.STALLED, message)
+    return Says(ConditionType.PROGRESSING, "True", Reason.REPORTING)
 
 
-def _until_stall(seen: Observed, run: Run) -> timedelta | None:
-    silent = _silent_for(seen)
-    return STALL - silent if silent is not None and silent < STALL and run.phase is RunPhase.RUNNING else None
+def _until_stall(seen: Observed) -> timedelta | None:
+    since, policy = clock.silent_since(seen), seen.policy
+    if since is None:
+        return None
+    silent = seen.now - since
+    return policy.stall - silent if silent < policy.stall else policy.stall + policy.stall_grace - silent
+
+
+def _until_peek(seen: Observed, run: Run) -> timedelta | None:
+    """Pods that wait for a volume say so in Events, which nobody brings."""
+    since = clock.active_since(seen)
+    if since is None or run.phase is not RunPhase.STARTING:
+        return None
+    often, seldom = PEEK
+    return min(max(often, (seen.now - since) / 4), seldom)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from snowmelt_operator.api.run import Run
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.api.v1alpha1 import FineTuneJob, ObjectMeta
 from snowmelt_trainer.contract.run import RunConfig
 
@@ -50,6 +51,14 @@ class Launcher(Protocol):
 
     def newest(self, job: ObjectMeta) -> int:
         """The newest attempt that the launcher has heard of; 0 for none. Finds what was launched and never recorded."""
+        ...
+
+    async def troubles(self, job: ObjectMeta, attempt: int) -> tuple[Trouble, ...]:
+        """What is wrong with the attempt's pods, and what happened to them; empty where there are none to look at."""
+        ...
+
+    async def last_words(self, job: ObjectMeta, attempt: int) -> LastWords | None:
+        """The end of the log of whichever container of the attempt ended last; None where it cannot be had."""
         ...
 
     async def stop(self, job: ObjectMeta, attempt: int) -> None:

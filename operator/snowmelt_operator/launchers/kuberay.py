@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
 from snowmelt_operator.cluster import Cluster, ClusterRefusedError
 from snowmelt_operator.launchers.base import Launch, LauncherUnavailableError, LaunchRefusedError, Wake
 from snowmelt_operator.launchers.rayjob_status import RayJob
+from snowmelt_operator.pods.observer import Pods
 from snowmelt_operator.render.names import SELECTOR, rayjob_name
 from snowmelt_operator.render.rayjob import (
     RAYJOB_API_VERSION,
@@ -31,6 +33,7 @@ class _Known:
     version: int
     rayjob_uid: str
     run: Run
+    refusals: tuple[Trouble, ...] = ()
 
 
 class KubeRayLauncher:
@@ -40,6 +43,7 @@ class KubeRayLauncher:
         self._cluster = cluster
         self._defaults = defaults
         self._wake = wake
+        self.pods = Pods(cluster, wake=wake)
         self._known: dict[str, dict[int, _Known]] = {}
         self._listed: list[tuple[str, int]] = []
 
@@ -73,6 +77,14 @@ class KubeRayLauncher:
         rayjob = await self._get(job, attempt)
         return None if rayjob is None else self._remember(rayjob).run
 
+    async def troubles(self, job: ObjectMeta, attempt: int) -> tuple[Trouble, ...]:
+        known = self._known.get(job.uid, {}).get(attempt)
+        refusals = known.refusals if known is not None else ()
+        return (*refusals, *await self.pods.troubles(job.namespace, job.uid, attempt))
+
+    async def last_words(self, job: ObjectMeta, attempt: int) -> LastWords | None:
+        return await self.pods.last_words(job.namespace, job.uid, attempt)
+
     async def stop(self, job: ObjectMeta, attempt: int) -> None:
         name = self.name(job, attempt)
         known = self._known.get(job.uid, {}).get(attempt)
@@ -100,6 +112,7 @@ class KubeRayLauncher:
         self._listed = [(rayjob.job_uid, rayjob.attempt) for rayjob in rayjobs]
         for uid, attempt in set(before) - set(self._listed):
             self._forget(uid, attempt)
+        await self.pods.refresh()
 
     async def sweep(self, living: set[str]) -> None:
         for uid, attempt in self._listed:
@@ -107,6 +120,7 @@ class KubeRayLauncher:
             if uid not in living and known is not None and not known.run.stopping:
                 await self.stop(ObjectMeta(name=known.job_name, namespace=known.namespace, uid=uid), attempt)
         self._listed = []
+        self.pods.keep(living)
 
     def heard(self, document: dict[str, Any], *, deleted: bool) -> None:
         """Take what the watch says of a RayJob, and wake its FineTuneJob when it is news."""
@@ -116,7 +130,9 @@ class KubeRayLauncher:
         before = self._known.get(rayjob.job_uid, {}).get(rayjob.attempt)
         if deleted:
             self._forget(rayjob.job_uid, rayjob.attempt)
-        if deleted or self._remember(rayjob).run != (before.run if before is not None else None):
+            before = None
+        after = self._remember(rayjob) if not deleted else None
+        if before is None or after is None or (after.run, after.refusals) != (before.run, before.refusals):
             self._wake(rayjob.metadata.namespace, rayjob.job_name)
 
     def _remember(self, rayjob: RayJob) -> _Known:
@@ -127,8 +143,9 @@ class KubeRayLauncher:
         if before is not None and before.version >= version:
             return before
         metadata = rayjob.metadata
-        attempts[rayjob.attempt] = _Known(metadata.namespace, rayjob.job_name, version, metadata.uid, rayjob.run())
-        return attempts[rayjob.attempt]
+        known = _Known(metadata.namespace, rayjob.job_name, version, metadata.uid, rayjob.run(), rayjob.refusals())
+        attempts[rayjob.attempt] = known
+        return known
 
     def _forget(self, uid: str, attempt: int) -> None:
         attempts = self._known.get(uid, {})

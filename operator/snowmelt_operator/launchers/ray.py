@@ -12,6 +12,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from snowmelt_operator.api.run import Run, RunPhase
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.api.v1alpha1 import FineTuneJob, ObjectMeta
 from snowmelt_operator.launchers.base import Launch, LauncherUnavailableError, LaunchRefusedError, Wake
 from snowmelt_operator.render.names import Submission, submission_id
@@ -113,6 +114,12 @@ class RayLauncher:
         if self._away is not None:
             raise LauncherUnavailableError(self._away)
         return known or await self._get(job, attempt)
+
+    async def troubles(self, job: ObjectMeta, attempt: int) -> tuple[Trouble, ...]:  # noqa: ARG002  no pods of ours
+        return ()
+
+    async def last_words(self, job: ObjectMeta, attempt: int) -> LastWords | None:  # noqa: ARG002  Ray keeps the log
+        return None
 
     async def stop(self, job: ObjectMeta, attempt: int) -> None:
         submission = Submission.of(job, attempt)

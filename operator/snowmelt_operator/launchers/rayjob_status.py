@@ -10,6 +10,8 @@ from pydantic.alias_generators import to_camel
 
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
+from snowmelt_operator.api.trouble import Trouble
+from snowmelt_operator.pods.refusal import refusal
 from snowmelt_operator.render.names import ATTEMPT_LABEL, JOB_LABEL, QUEUE_LABEL, UID_LABEL
 
 
@@ -34,6 +36,7 @@ class _ClusterCondition(_Part):
     type: str
     status: str
     message: str = ""
+    last_transition_time: datetime | None = None
 
 
 class _ClusterStatus(_Part):
@@ -77,6 +80,15 @@ class RayJob(_Part):
     @property
     def attempt(self) -> int:
         return int(self.metadata.labels[ATTEMPT_LABEL])
+
+    def refusals(self) -> tuple[Trouble, ...]:
+        """Why pods of it cannot be made, in the API server's words, which KubeRay writes into a condition."""
+        failure = next((c for c in self.status.ray_cluster_status.conditions if c.type == "ReplicaFailure"), None)
+        found = refusal(failure.message) if failure is not None and failure.status == "True" else None
+        if failure is None or found is None or failure.last_transition_time is None:
+            return ()
+        since = failure.last_transition_time
+        return (Trouble(found.reason, found.message, None, since, is_permanent=found.is_permanent),)
 
     def run(self) -> Run:
         """The attempt as this RayJob tells of it."""

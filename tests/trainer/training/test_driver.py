@@ -34,7 +34,7 @@ CORRUPT = RunError(Reason.CORRUPT_IMAGE, "train/a/1.png: cannot be decoded")
         (WorkerGroupError("trace", {0: RuntimeError("peer closed"), 1: CORRUPT}), Reason.CORRUPT_IMAGE),
         (WorkerGroupError("trace", {0: UnforeseenError("x"), 1: ray.exceptions.ActorDiedError()}), Reason.WORKER_LOST),
         (WorkerGroupError("trace", {0: ray.exceptions.OutOfMemoryError("killed")}), Reason.OUT_OF_MEMORY),
-        (torch.OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), Reason.GPU_OUT_OF_MEMORY),
         (MemoryError(), Reason.OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, "No space left on device", "/models/x"), Reason.STORAGE_FULL),
         (PermissionError(errno.EACCES, "Permission denied", "/models/x"), Reason.OUTPUT_UNWRITABLE),

@@ -9,6 +9,7 @@ from typing import Any
 from snowmelt_operator.act import Means
 from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
 from snowmelt_operator.api.stored import StoredJob, read_job
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
 from snowmelt_operator.cluster import ClusterConflictError
 from snowmelt_operator.events import Event
@@ -64,6 +65,15 @@ class ScriptedCluster:
         self._called("delete")
         return self.documents.pop((namespace, name), None) is not None
 
+    async def watch_refused(self, api_version: str, kind: str, *, label_selector: str) -> str | None:
+        raise NotImplementedError
+
+    async def warnings_about(self, namespace: str, uid: str) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+    async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:
+        raise NotImplementedError
+
     async def record_event(self, event: Event, now: datetime) -> None:
         self._called("record_event")
         self.events.append(event)
@@ -87,6 +97,8 @@ class ScriptedLauncher:
     def __init__(self) -> None:
         self.runs: dict[tuple[str, int], Run] = {}
         self.fails: dict[str, Exception] = {}
+        self.trouble: tuple[Trouble, ...] = ()
+        self.words: LastWords | None = None
         self.launched: list[Launch] = []
         self.stopped: list[str] = []
         self.swept: list[set[str]] = []
@@ -111,6 +123,14 @@ class ScriptedLauncher:
     async def find(self, job: ObjectMeta, attempt: int) -> Run | None:
         self._called("find")
         return self.runs.get((job.uid, attempt))
+
+    async def troubles(self, job: ObjectMeta, attempt: int) -> tuple[Trouble, ...]:
+        self._called("troubles")
+        return self.trouble
+
+    async def last_words(self, job: ObjectMeta, attempt: int) -> LastWords | None:
+        self._called("last_words")
+        return self.words
 
     async def stop(self, job: ObjectMeta, attempt: int) -> None:
         self._called("stop")

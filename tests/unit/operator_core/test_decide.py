@@ -8,13 +8,13 @@ from datetime import timedelta
 import pytest
 
 from snowmelt_operator.api.conditions import ConditionType, Phase
+from snowmelt_operator.api.policy import DEFAULT_POLICY
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import HANDED_OVER, RunPhase
 from snowmelt_operator.api.stored import InvalidJob, read_job
 from snowmelt_operator.decide import decide
 from snowmelt_operator.decide.rules import STOP_GRACE
 from snowmelt_operator.decide.state import DeleteJob, LaunchAttempt, StopAttempt
-from snowmelt_operator.decide.watching import STALL
 from snowmelt_trainer.contract.reasons import Outcome
 from snowmelt_trainer.contract.reasons import Reason as TrainerReason
 from tests.unit.operator_core.building import (
@@ -98,9 +98,13 @@ def test_a_job_resumed_while_its_run_still_ends_waits_for_the_end() -> None:
     assert decide(seen(ending, run(RunPhase.STOPPED))).actions == (LaunchAttempt(2),)
 
 
-def test_a_failed_run_without_a_record_is_retried_and_counted() -> None:
-    decision = decide(seen(under_way(active_for=30), run(RunPhase.FAILED, reason="AppFailed", message="exit code 1")))
-    assert decision.actions == (LaunchAttempt(2),)
+def test_a_failed_run_without_a_record_is_counted_and_retried_after_a_delay() -> None:
+    failed = seen(under_way(active_for=30), run(RunPhase.FAILED, reason="AppFailed", message="exit code 1"))
+    decision = decide(failed)
+    assert decision.actions == ()
+    assert decision.recheck_after == DEFAULT_POLICY.retry_base
+    due = replace(after(failed, decision), now=NOW + DEFAULT_POLICY.retry_base)
+    assert decide(due).actions == (LaunchAttempt(2),)
     assert decision.failed_attempt == Reason.RUN_FAILED
     assert decision.status is not None
     assert (decision.status.attempts.failed, decision.status.attempts.active_seconds) == (1, 30)
@@ -126,7 +130,7 @@ def test_no_end_without_the_trainers_record_is_a_success(phase: RunPhase | None,
 
 def test_the_last_allowed_retry_is_made_and_none_after_it() -> None:
     last = seen(under_way(failed=2, backoffLimit=3), run(RunPhase.FAILED))
-    assert decide(last).launches
+    assert decide(replace(after(last, decide(last)), now=NOW + DEFAULT_POLICY.retry_max)).launches
     over = decide(seen(under_way(failed=3, backoffLimit=3), run(RunPhase.FAILED)))
     assert not over.launches
     assert over.status is not None
@@ -191,7 +195,10 @@ def test_a_failure_that_a_retry_may_cure_waits_for_the_trainers_end_and_is_then_
     waiting = seen(under_way(status=status), run())
     assert decide(waiting).actions == ()
     assert decide(replace(waiting, now=NOW + STOP_GRACE)).actions == (StopAttempt(1),)
-    assert decide(replace(waiting, run=run(RunPhase.FAILED))).actions == (LaunchAttempt(2),)
+    ended = replace(waiting, run=run(RunPhase.FAILED))
+    assert decide(replace(after(ended, decide(ended)), now=NOW + DEFAULT_POLICY.retry_max)).actions == (
+        LaunchAttempt(2),
+    )
 
 
 def test_the_active_deadline_stops_and_fails_the_job_and_adds_up_over_attempts() -> None:
@@ -290,12 +297,15 @@ def test_a_job_that_is_being_deleted_is_stopped_and_not_written_to() -> None:
 
 def test_a_silent_trainer_is_called_stalled() -> None:
     progress = {"percent": 10, "lastUpdateTime": NOW.isoformat()}
-    status = {"trainer": {"attempt": 1, "sequence": 3}, "progress": progress}
-    reporting = seen(under_way(status=status), run(), now=NOW + STALL - timedelta(seconds=1))
+    since = {"type": "Running", "status": "True", "reason": "TrainerRunning", "lastTransitionTime": NOW.isoformat()}
+    status = {"trainer": {"attempt": 1, "sequence": 3}, "progress": progress, "conditions": [since]}
+    reporting = seen(under_way(status=status), run(), now=NOW + DEFAULT_POLICY.stall - timedelta(seconds=1))
     assert condition(decide(reporting), ConditionType.PROGRESSING).reason == Reason.REPORTING
     assert decide(reporting).recheck_after == timedelta(seconds=1)
-    silent = replace(reporting, now=NOW + STALL)
+    silent = replace(reporting, now=NOW + DEFAULT_POLICY.stall)
     assert condition(decide(silent), ConditionType.PROGRESSING).reason == Reason.STALLED
+    assert [event.reason for event in decide(silent).events] == [Reason.STALLED]
+    assert decide(after(silent, decide(silent))).events == ()
 
 
 def test_a_checkpoint_is_told_of() -> None:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snowmelt_operator.api.conditions import Condition, ConditionType
+from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
+from snowmelt_operator.api.status import MAX_INCIDENTS
 from snowmelt_operator.api.stored import InvalidJob, StoredJob
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.decide import Observed, decide
 from snowmelt_operator.decide.state import LaunchAttempt, ReconcilerStatus, is_finished
+from snowmelt_operator.decide.troubles import GRAVITY
 from snowmelt_trainer.contract.reasons import Outcome
 from snowmelt_trainer.contract.reasons import Reason as TrainerReason
 from tests.unit.operator_core.building import NOW, after, attempts, final, job
 
 MANY = settings(max_examples=150, deadline=None)
+
+
+POD_REASONS = [reason for reason in Reason if reason in GRAVITY]
+
+
+@st.composite
+def incidents(draw: st.DrawFn, current: int) -> dict[str, Any]:
+    reason, attempt = draw(st.sampled_from(POD_REASONS)), draw(st.integers(1, current))
+    time = (NOW - timedelta(seconds=draw(st.integers(0, 1000)))).isoformat()
+    return {"attempt": attempt, "reason": reason.value, "message": "was", "time": time}
 
 
 @st.composite
@@ -45,9 +60,26 @@ def runs(draw: st.DrawFn, attempt: int) -> Run:
 
 
 @st.composite
+def troubles(draw: st.DrawFn) -> Trouble:
+    return Trouble(
+        reason=draw(st.sampled_from(POD_REASONS)),
+        message=draw(st.text(max_size=5)),
+        pod=draw(st.none() | st.just("shoes-a1-head")),
+        since=NOW - timedelta(seconds=draw(st.integers(0, 1000))),
+        is_over=draw(st.booleans()),
+        is_permanent=draw(st.booleans()),
+    )
+
+
+@st.composite
 def jobs(draw: st.DrawFn, current: int) -> StoredJob:
     active_for = draw(st.none() | st.integers(0, 1000)) if current else None
     status = {"attempts": attempts(current, failed=draw(st.integers(0, 4)), active_for=active_for)}
+    if draw(st.booleans()):
+        status["attempts"] |= {"futile": draw(st.integers(0, 20))}
+        status["attempts"] |= {"nextStartAt": (NOW + timedelta(seconds=draw(st.integers(-9, 9)))).isoformat()}
+    if current:
+        status["incidents"] = draw(st.lists(incidents(current), max_size=MAX_INCIDENTS))
     if current and draw(st.booleans()):
         reason = draw(st.sampled_from(TrainerReason))
         outcome = draw(st.sampled_from(Outcome))
@@ -78,6 +110,8 @@ def observations(draw: st.DrawFn) -> Observed:
         stray=draw(st.none() | runs(current + 1)),
         obstacle=draw(st.sampled_from((None, None, None, "away"))),
         refusal=draw(st.sampled_from((None, None, None, "refused"))),
+        troubles=draw(st.lists(troubles(), max_size=6).map(tuple)),
+        last_words=draw(st.sampled_from((None, LastWords("shoes-a1-head", "so it ended")))),
     )
 
 
@@ -119,7 +153,7 @@ def test_a_decision_once_written_is_not_made_again(seen: Observed) -> None:
     later = after(seen, decision)
     if launched:
         pending = Run(name=f"shoes-a{launched[0]}", attempt=launched[0], phase=RunPhase.PENDING, message=HANDED_OVER)
-        later = replace(later, run=pending, stray=None, refusal=None)
+        later = replace(later, run=pending, stray=None, refusal=None, troubles=())
     again = decide(later)
     assert not again.launches
     assert again.events == ()
@@ -135,6 +169,25 @@ def test_attempts_and_their_failures_only_grow(seen: Observed) -> None:
         assert status.attempts.current >= before.current
         assert 0 <= status.attempts.failed - before.failed <= 1
         assert status.attempts.active_seconds >= before.active_seconds
+
+
+@MANY
+@given(observations())
+def test_incidents_are_few_and_of_one_reason_and_attempt_there_is_one_more_at_most(seen: Observed) -> None:
+    status = decide(seen).status
+    if status is not None:
+        assert len(status.incidents) <= MAX_INCIDENTS
+        before = [(each.attempt, each.reason) for each in seen.job.status.incidents]
+        added = [each for each in status.incidents if (each.attempt, each.reason) not in before]
+        assert len({(each.attempt, each.reason) for each in added}) == len(added)
+
+
+@MANY
+@given(observations())
+def test_no_attempt_is_launched_before_its_moment(seen: Observed) -> None:
+    due = seen.attempts.next_start_at
+    if due is not None and due > seen.now:
+        assert not decide(seen).launches
 
 
 @MANY

@@ -62,8 +62,9 @@ def explain(error: BaseException) -> tuple[Reason, str]:
         case WorkerGroupError():
             reason, message = _explain_workers(error.worker_failures)
         case torch.OutOfMemoryError() | MemoryError() | ray.exceptions.OutOfMemoryError():
-            whose = "accelerator" if isinstance(error, torch.OutOfMemoryError) else "host"
-            reason, message = Reason.OUT_OF_MEMORY, f"the {whose}'s memory is used up: {_SAVE_MEMORY}"
+            reason = Reason.GPU_OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else Reason.OUT_OF_MEMORY
+            whose = "accelerator" if reason is Reason.GPU_OUT_OF_MEMORY else "host"
+            message = f"the {whose}'s memory is used up: {_SAVE_MEMORY}"
         case OSError() if error.errno in _BY_ERRNO:
             reason, remedy = _BY_ERRNO[error.errno]
             message = f"{error.filename or 'storage'}: {remedy}"

@@ -1,0 +1,79 @@
+"""What is asked of the API server about one pod, and only where something is wrong: its Events and a log's end."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+
+from snowmelt_operator.api.reasons import Reason
+from snowmelt_operator.api.trouble import LastWords
+from snowmelt_operator.cluster import Cluster, ClusterError, ClusterRefusedError
+from snowmelt_operator.pods.book import EndedContainer
+from snowmelt_operator.pods.diagnosis import Finding
+
+MAX_WORDS = 2048
+"""Characters of a log that are kept."""
+_FORBIDDEN = 403
+_TELLING = {
+    "FailedMount": Reason.VOLUME_ERROR,
+    "FailedAttachVolume": Reason.VOLUME_ERROR,
+    "FailedMapVolume": Reason.VOLUME_ERROR,
+    "FailedCreatePodSandBox": Reason.CONTAINER_START_ERROR,
+}
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f]")
+
+log = logging.getLogger(__name__)
+
+
+class Evidence:
+    """A right that is missing, or an API server that fails, costs the evidence and nothing else."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._told: set[str] = set()
+
+    async def explanation(self, namespace: str, uid: str) -> Finding | None:
+        """Why the pod of that uid does not start, by its Events; None where they do not tell."""
+        try:
+            return explain(await self._cluster.warnings_about(namespace, uid))
+        except ClusterError as error:
+            self._tell("read Events (events.k8s.io: list), so volumes that cannot be mounted stay unexplained", error)
+            return None
+
+    async def last_words(self, namespace: str, container: EndedContainer) -> LastWords | None:
+        """The end of that container's log; None where it cannot be had."""
+        ended = container.ended
+        try:
+            tail = await self._cluster.log_tail(namespace, container.pod, ended.container, previous=ended.restarted)
+        except ClusterError as error:
+            self._tell("read logs (pods/log: get), so the end of a failed pod's log is not kept", error)
+            return None
+        text = readable(tail)
+        return LastWords(container.pod, text) if text else None
+
+    def _tell(self, what: str, error: ClusterError) -> None:
+        """Say once what the operator may not do; what fails otherwise only matters to who looks for it."""
+        forbidden = isinstance(error, ClusterRefusedError) and error.status == _FORBIDDEN
+        if forbidden and what not in self._told:
+            self._told.add(what)
+            log.warning("the operator may not %s: %s", what, error)
+        elif not forbidden:
+            log.info("%s", error)
+
+
+def explain(warnings: Iterable[tuple[str, str]]) -> Finding | None:
+    """What a pod's Warning Events mean; the first that tells counts."""
+    for reason, note in warnings:
+        if reason in _TELLING:
+            return Finding(_TELLING[reason], f"{reason}: {note}")
+    return None
+
+
+def readable(tail: bytes) -> str:
+    """The end of a log as plain text: no colours, no control characters, whole lines where they fit."""
+    text = _CONTROL.sub("", tail.decode(errors="replace")).strip()
+    if len(text) <= MAX_WORDS:
+        return text
+    cut = text[-MAX_WORDS:]
+    return cut.partition("\n")[2] or cut
