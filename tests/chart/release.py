@@ -55,4 +55,5 @@ class Release:
         settings = {name.removeprefix("SNOWMELT_").lower(): value for name, value in environment.items()}
         # Where it listens is this machine's matter.
         here = {each: value for each, value in settings.items() if not each.startswith(("progress_", "health_"))}
-        return LocalOperator(self.plane, folder / "operator.log", kubeconfig=kubeconfig, **here)
+        at_once = {"retry_base_seconds": "0"}
+        return LocalOperator(self.plane, folder / "operator.log", kubeconfig=kubeconfig, **here | at_once)

@@ -41,6 +41,25 @@ class PodsStandIn:
         """Write the status, as its kubelet would."""
         self._api.patch("pods", name, {"status": status}, subresource="status")
 
+    def warns(self, name: str, reason: str, note: str) -> None:
+        """The kubelet records a Warning Event about the pod."""
+        pod = self._api.until("pods", name, lambda _: True)["metadata"]
+        about = {"apiVersion": "v1", "kind": "Pod", "namespace": pod["namespace"], "name": name, "uid": pod["uid"]}
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{name}.{reason.lower()}", "namespace": pod["namespace"]},
+            "eventTime": "2026-11-24T12:00:00.000000Z",
+            "reportingController": "kubelet",
+            "reportingInstance": NODE,
+            "action": "Start",
+            "reason": reason,
+            "type": "Warning",
+            "note": note,
+            "regarding": about,
+        }
+        self._api.create("events", event)
+
     def vanishes(self, name: str) -> None:
         """The pod is deleted, and its kubelet has let it go."""
         self._api.delete("pods", name, grace_seconds=0)

@@ -185,32 +185,10 @@ def test_a_volume_that_cannot_be_mounted_is_found_in_the_pods_events(served: Ser
     api = served.api
     api.create("finetunejobs", manifest("mount"))
     served.kuberay.initializes("mount-a1")
-    name = pods.made("mount-a1", **waiting("ContainerCreating"))
-    pod = api.get("pods", name)
-    assert pod is not None
+    pod = pods.made("mount-a1")
     words = 'MountVolume.SetUp failed for volume "claim-0": mount failed: exit status 32'
-    api.create(
-        "events",
-        {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": "mount.1", "namespace": api.namespace},
-            "eventTime": "2026-11-24T12:00:00.000000Z",
-            "reportingController": "kubelet",
-            "reportingInstance": "node-1",
-            "action": "Mount",
-            "reason": "FailedMount",
-            "type": "Warning",
-            "note": words,
-            "regarding": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "namespace": api.namespace,
-                "name": name,
-                "uid": pod["metadata"]["uid"],
-            },
-        },
-    )
+    pods.warns(pod, "FailedMount", words)
+    pods.says(pod, **waiting("ContainerCreating"))
     job = api.until(
         "finetunejobs", "mount", has("ClusterReady", status="False", reason="VolumeError"), within_s=WITHIN_S + 5
     )

@@ -27,7 +27,6 @@ class _Noted:
     diagnosis: Diagnosis
     first_seen: dict[Reason, datetime]
     """Since when; kept while a reason comes and goes, as ErrImagePull does between tries."""
-    noted_at: datetime
 
 
 @dataclass
@@ -76,7 +75,8 @@ class PodBook:
         if before is None and diagnosis == Diagnosis():
             return news
         self._note(attempt, pod, before, diagnosis)
-        return news or diagnosis.lasting != (before.diagnosis.lasting if before is not None else None)
+        known = before.diagnosis if before is not None else Diagnosis()
+        return news or (diagnosis.lasting, diagnosis.silent_since) != (known.lasting, known.silent_since)
 
     def listed(self, pods: Iterable[Pod]) -> set[tuple[str, int]]:
         """Take a whole list: what is not in it is gone. Returns the attempts about which that was news."""
@@ -108,9 +108,9 @@ class PodBook:
         """The pods that do not start and do not say why."""
         known = self._find(uid, attempt)
         return tuple(
-            SilentPod(name, noted.uid, noted.noted_at)
+            SilentPod(name, noted.uid, since)
             for name, noted in (known.pods.items() if known is not None else ())
-            if noted.diagnosis.unexplained
+            if (since := noted.diagnosis.silent_since) is not None
         )
 
     def ended(self, uid: str, attempt: int) -> EndedContainer | None:
@@ -153,8 +153,7 @@ class PodBook:
         first_seen = dict(before.first_seen) if before is not None and same else {}
         if diagnosis.lasting is not None:
             first_seen.setdefault(diagnosis.lasting.reason, self._now())
-        noted_at = before.noted_at if before is not None and same and before.diagnosis.unexplained else self._now()
-        noted = _Noted(pod.metadata.uid, pod.version, diagnosis, first_seen, noted_at)
+        noted = _Noted(pod.metadata.uid, pod.version, diagnosis, first_seen)
         if pod.metadata.name not in attempt.pods and len(attempt.pods) >= MAX_PODS:
             healthy = [name for name, noted in attempt.pods.items() if noted.diagnosis.lasting is None]
             if not healthy:

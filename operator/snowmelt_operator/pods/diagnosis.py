@@ -12,7 +12,7 @@ from datetime import datetime
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.pods.pod import Container, Pod, Terminated
 
-CREATING = ("ContainerCreating", "")
+SILENT = ("ContainerCreating", "PodInitializing", "")
 """A container waits so, without a word, while volumes are mounted and images pulled."""
 OOM_KILLED = "OOMKilled"
 
@@ -110,8 +110,8 @@ class Diagnosis:
     """What befell it: it stays true though the pod runs again or is gone."""
     ended: Ended | None = None
     """The newest container of it that ended."""
-    unexplained: bool = False
-    """It is on a node, does not start, and says nothing: its Events may."""
+    silent_since: datetime | None = None
+    """Since when it is on a node, does not start, and says nothing: its Events may."""
 
 
 def diagnose(pod: Pod) -> Diagnosis:
@@ -122,7 +122,7 @@ def diagnose(pod: Pod) -> Diagnosis:
         lasting=lasting,
         happened=happened,
         ended=_ended(pod),
-        unexplained=lasting is None and not pod.is_over and _is_silent(pod),
+        silent_since=_silent_since(pod) if lasting is None and not pod.is_over else None,
     )
 
 
@@ -198,9 +198,9 @@ def _ended(pod: Pod) -> Ended | None:
     return ends[-1] if ends else None
 
 
-def _is_silent(pod: Pod) -> bool:
+def _silent_since(pod: Pod) -> datetime | None:
     scheduled = pod.condition("PodScheduled")
     if scheduled is None or scheduled.status != "True" or any(c.state.running is not None for c in pod.containers):
-        return False
+        return None
     waits = [c.state.waiting.reason for c in pod.containers if c.state.waiting is not None]
-    return not waits or waits[0] in CREATING or waits[0] == "PodInitializing"
+    return scheduled.last_transition_time if not waits or waits[0] in SILENT else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -170,13 +171,14 @@ def test_a_pod_that_is_being_deleted_has_no_trouble_that_lasts() -> None:
 
 
 def test_a_pod_that_is_made_in_silence_is_asked_about() -> None:
-    assert diagnose(parsed(pod(**waiting("ContainerCreating")))).unexplained
+    since = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
+    assert diagnose(parsed(pod(**waiting("ContainerCreating")))).silent_since == since
     initializing = waiting("PodInitializing") | {
         "initContainerStatuses": [container("wait-gcs-ready", waiting={"reason": "PodInitializing"})]
     }
-    assert diagnose(parsed(pod(**initializing))).unexplained
-    assert not diagnose(parsed(pod(**running()))).unexplained
-    assert not diagnose(parsed(pod(**waiting("ImagePullBackOff")))).unexplained
+    assert diagnose(parsed(pod(**initializing))).silent_since == since
+    assert diagnose(parsed(pod(**running()))).silent_since is None
+    assert diagnose(parsed(pod(**waiting("ImagePullBackOff")))).silent_since is None
 
 
 def test_a_container_that_ended_is_known_with_which_of_its_logs_to_read() -> None:
