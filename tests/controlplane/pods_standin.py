@@ -48,7 +48,7 @@ class PodsStandIn:
         event = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": f"{name}.{reason.lower()}", "namespace": pod["namespace"]},
+            "metadata": {"name": f"{name}.{pod['uid'][:8]}", "namespace": pod["namespace"]},
             "eventTime": "2026-11-24T12:00:00.000000Z",
             "reportingController": "kubelet",
             "reportingInstance": NODE,
