@@ -16,6 +16,8 @@ unexport UV_DEFAULT_INDEX
 endif
 export UV_NATIVE_TLS := true
 export RAY_USAGE_STATS_ENABLED := 0
+# Much of a test is waiting for a Ray or an API server to start, so two at a time pay even on two cores.
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup demo test test-quick test-cluster lint generate verify bench-operator cluster-up cluster-down clean
 
@@ -41,7 +43,7 @@ demo: setup ## a FineTuneJob from kubectl apply to a model, on this machine
 test: setup ## every test; the slow ones need Go (or KUBEBUILDER_ASSETS)
 	$(BIN)/python -m hack.kube binaries
 	$(BIN)/python -m hack.kube helm
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-quick: setup ## only the tests that need neither Ray nor an API server nor Helm
 	$(BIN)/python -m pytest -m "not controlplane and not ray and not helm" $(PYTEST_ARGS)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +12,10 @@ import yaml
 from hack.data import digits
 from hack.kube import marked
 from hack.kube.controlplane import eventually
+from tests.commands import Start, read_until, snowmelt_commands
 
 MARK = "RUN_OF_A_SNOWMELT_TEST"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-
-Run = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +26,11 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(volumes: Path, tmp_path: Path) -> Iterator[Run]:
+def run(volumes: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts `snowmelt run` on a manifest; a mark in the environment tells what it left behind."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(manifest: Path, *options: str) -> subprocess.Popen[str]:
-        command = [Path(sys.executable).with_name("snowmelt"), "run", manifest, "--volumes", volumes, *options]
-        environment = os.environ | {
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            MARK: str(tmp_path),
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "200",
-        }
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), MARK: str(tmp_path), "OMP_NUM_THREADS": "1"}
+    with snowmelt_commands() as start:
+        yield lambda job: start("run", job, "--volumes", volumes, environment=environment)
     marked.kill(MARK, str(tmp_path))
 
 
@@ -71,18 +52,8 @@ def manifest(folder: Path, name: str, *, train: str = "pvc://digits/test", epoch
     return file
 
 
-def read_until(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return
-    pytest.fail(f"ended without saying {words!r}: {lines}")
-
-
 def test_a_run_stopped_by_ctrl_c_leaves_nothing_running_and_goes_on_when_it_is_run_again(
-    run: Run, volumes: Path, tmp_path: Path
+    run: Start, volumes: Path, tmp_path: Path
 ) -> None:
     job = manifest(tmp_path, "resumed", epochs=3)
     first = run(job)
@@ -108,7 +79,7 @@ def test_a_run_stopped_by_ctrl_c_leaves_nothing_running_and_goes_on_when_it_is_r
     assert "parameters are trained" not in said, "a finished run is not done again"
 
 
-def test_a_run_that_fails_says_why_without_a_trace(run: Run, volumes: Path, tmp_path: Path) -> None:
+def test_a_run_that_fails_says_why_without_a_trace(run: Start, volumes: Path, tmp_path: Path) -> None:
     (volumes / "digits/empty/0").mkdir(parents=True, exist_ok=True)
     process = run(manifest(tmp_path, "empty", train="pvc://digits/empty"))
     said, errors = process.communicate(timeout=300)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +10,24 @@ import pytest
 import yaml
 
 from hack.kube import ControlPlane
+from tests.commands import Command, Start, read_until, snowmelt_commands
 from tests.controlplane.api import Api
 from tests.controlplane.jobs import manifest, snapshot
 
 NOW = "2026-01-01T00:00:00Z"
-Watch = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def watch(plane: ControlPlane, namespace: str) -> Iterator[Watch]:
-    """Starts `snowmelt watch NAME`; whatever still runs is ended with the test."""
-    started: list[subprocess.Popen[str]] = []
+def watch(plane: ControlPlane, namespace: str) -> Iterator[Start]:
+    """Starts `snowmelt watch NAME` as the administrator, or with another kubeconfig."""
+    with snowmelt_commands() as start:
 
-    def start(name: str, *, kubeconfig: Path | None = None) -> subprocess.Popen[str]:
-        command = [Path(sys.executable).with_name("snowmelt"), "watch", name, "-n", namespace]
-        environment = os.environ | {"KUBECONFIG": str(kubeconfig or plane.kubeconfig()), "COLUMNS": "200"}
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
-        return started[-1]
+        def watch(name: str, *, kubeconfig: Path | None = None) -> Command:
+            return start(
+                "watch", name, "-n", namespace, environment={"KUBECONFIG": str(kubeconfig or plane.kubeconfig())}
+            )
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
-    """The lines up to the one with these words."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line.rstrip("\n"))
-        if words in line:
-            return lines
-    pytest.fail(f"ended without saying {words!r}: {lines}, {process.stderr.read() if process.stderr else ''}")
+        yield watch
 
 
 def say(api: Api, name: str, **status: Any) -> None:
@@ -63,7 +44,7 @@ def under_way(percent: int) -> dict[str, Any]:
     return {"phase": "Running"} | {field: document[field] for field in ("stage", "progress", "metrics")}
 
 
-def test_a_job_is_followed_until_it_succeeds(api: Api, watch: Watch) -> None:
+def test_a_job_is_followed_until_it_succeeds(api: Api, watch: Start) -> None:
     api.create("finetunejobs", manifest("shoes"))
     process = watch("shoes")
     read_until(process, "no operator has seen it yet")
@@ -81,7 +62,7 @@ def test_a_job_is_followed_until_it_succeeds(api: Api, watch: Watch) -> None:
     ]
 
 
-def test_a_job_that_fails_is_told_with_reason_and_message(api: Api, watch: Watch) -> None:
+def test_a_job_that_fails_is_told_with_reason_and_message(api: Api, watch: Start) -> None:
     api.create("finetunejobs", manifest("shoes"))
     failed = condition("Failed", "DataEmpty", "data.train: /mnt/x holds no image: put images there")
     say(api, "shoes", phase="Failed", conditions=[failed])
@@ -91,13 +72,13 @@ def test_a_job_that_fails_is_told_with_reason_and_message(api: Api, watch: Watch
     assert output.splitlines()[-1] == "Failed  DataEmpty: data.train: /mnt/x holds no image: put images there"
 
 
-def test_a_job_that_does_not_exist_is_told_so(watch: Watch, namespace: str) -> None:
+def test_a_job_that_does_not_exist_is_told_so(watch: Start, namespace: str) -> None:
     process = watch("gone")
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (1, f"there is no FineTuneJob gone in namespace {namespace}\n")
 
 
-def test_a_job_that_is_deleted_is_told_so(api: Api, watch: Watch) -> None:
+def test_a_job_that_is_deleted_is_told_so(api: Api, watch: Start) -> None:
     api.create("finetunejobs", manifest("shoes"))
     process = watch("shoes")
     read_until(process, "Pending")
@@ -106,7 +87,7 @@ def test_a_job_that_is_deleted_is_told_so(api: Api, watch: Watch) -> None:
     assert (process.returncode, errors) == (1, "FineTuneJob shoes was deleted\n")
 
 
-def test_a_stranger_is_told_so(plane: ControlPlane, watch: Watch, tmp_path: Path) -> None:
+def test_a_stranger_is_told_so(plane: ControlPlane, watch: Start, tmp_path: Path) -> None:
     kubeconfig = yaml.safe_load(plane.kubeconfig().read_text())
     kubeconfig["users"][0]["user"] = {"token": "nonsense"}
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
@@ -116,14 +97,14 @@ def test_a_stranger_is_told_so(plane: ControlPlane, watch: Watch, tmp_path: Path
     assert errors.startswith("the API server does not know who you are")
 
 
-def test_without_a_cluster_it_says_what_is_missing(watch: Watch, tmp_path: Path) -> None:
+def test_without_a_cluster_it_says_what_is_missing(watch: Start, tmp_path: Path) -> None:
     process = watch("shoes", kubeconfig=tmp_path / "absent")
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith("no cluster is configured")
 
 
-def test_watching_goes_on_when_the_api_server_is_back(plane: ControlPlane, api: Api, watch: Watch) -> None:
+def test_watching_goes_on_when_the_api_server_is_back(plane: ControlPlane, api: Api, watch: Start) -> None:
     api.create("finetunejobs", manifest("shoes"))
     process = watch("shoes")
     read_until(process, "Pending")
