@@ -23,7 +23,8 @@ def test_a_job_goes_from_apply_to_succeeded(served: Served, plane: ControlPlane)
     assert job["status"]["rayJobName"] == "shoes-a1"
 
     kuberay.runs("shoes-a1")
-    api.until("finetunejobs", "shoes", is_in_phase("Running"))
+    job = api.until("finetunejobs", "shoes", is_in_phase("Running"))
+    assert job["status"]["dashboardUrl"] == "shoes-a1:8265"
     assert post(kuberay, "shoes-a1", snapshot(1, 1, percent=40)).status_code == 200
     job = api.until("finetunejobs", "shoes", has("CheckpointAvailable"))
     assert has("Progressing")(job)

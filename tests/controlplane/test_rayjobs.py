@@ -29,6 +29,8 @@ EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "registry"}],
     "queueName": "team-a",
     "priorityClassName": "low",
+    "placement": "DifferentNodes",
+    "managedBy": "kueue.x-k8s.io/multikueue",
 }
 SPECS: dict[str, dict[str, Any]] = {
     "a minimal job": {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -89,6 +90,17 @@ class LocalObjectReference(Contract):
     """Its name."""
 
 
+class Placement(StrEnum):
+    """Where the pods of a job would rather sit; a preference, never a condition."""
+
+    SAME_ZONE = "SameZone"
+    """In one zone, for its network is the faster and the cheaper one."""
+    SAME_NODE = "SameNode"
+    """On one node where it has room, for instance to join GPUs by NVLink; else in one zone."""
+    DIFFERENT_NODES = "DifferentNodes"
+    """Each worker on a node of its own, so that a node's loss costs one worker; in one zone where it has room."""
+
+
 class Runtime(Contract):
     """How the trainer's pods are run under KubeRay."""
 
@@ -108,3 +120,8 @@ class Runtime(Contract):
     """A Kueue LocalQueue that decides when the job may start."""
     priority_class_name: DnsName = ""
     """The pods' priority class."""
+    placement: Placement = Placement.SAME_ZONE
+    """Where the pods would rather sit."""
+    managed_by: Literal["", "ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"] = ""
+    """Who runs the RayJobs. With kueue.x-k8s.io/multikueue, MultiKueue takes them to another cluster, where each needs
+    its Secret of the same name, which MultiKueue does not take along."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from snowmelt_operator.api.quantity import parse_quantity
 from snowmelt_operator.api.runtime import Runtime
 from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, FineTuneJob, ObjectMeta
 from snowmelt_operator.render.config import worker_group
 from snowmelt_operator.render.names import QUEUE_LABEL, labels, rayjob_name
+from snowmelt_operator.render.placement import affinity
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.contract.uri import claim_of
 
@@ -34,6 +36,8 @@ SECURITY_CONTEXT = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 """Pod Security Standards, level restricted."""
+MEBIBYTE = 1024 * 1024
+WORKER_CONTAINER = "ray-worker"
 VOLUME_GROUP = 1000
 """Group that may write to the volumes."""
 
@@ -66,7 +70,8 @@ def render_rayjob(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> 
         "apiVersion": RAYJOB_API_VERSION,
         "kind": RAYJOB_KIND,
         "metadata": metadata,
-        "spec": {
+        "spec": _given(managedBy=job.spec.runtime.managed_by)
+        | {
             "submissionMode": "K8sJobMode",
             "entrypoint": ENTRYPOINT,
             # Attempts are ours: they resume from checkpoints, and KubeRay's start from nothing (kuberay#2155).
@@ -121,7 +126,7 @@ def _worker_group(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> 
         "minReplicas": workers.replicas,
         "maxReplicas": workers.replicas,
         "rayStartParams": {"num-cpus": str(max(1, int(workers.cpus))), "num-gpus": str(workers.gpus)},
-        "template": _pod_template(job, attempt, defaults, container="ray-worker", resources=requests_and_limits),
+        "template": _pod_template(job, attempt, defaults, container=WORKER_CONTAINER, resources=requests_and_limits),
     }
 
 
@@ -143,7 +148,8 @@ def _pod_template(
     job: FineTuneJob, attempt: int, defaults: RuntimeDefaults, *, container: str, resources: dict[str, Any]
 ) -> dict[str, Any]:
     runtime, claims = job.spec.runtime, _claims(job)
-    volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    memory = {"medium": "Memory"} | _given(sizeLimit=_shared_memory(resources))
+    volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": memory}]
     mounts: list[dict[str, Any]] = [{"name": "shm", "mountPath": "/dev/shm"}]
     for index, (claim, read_only) in enumerate(claims.items()):
         source = {"claimName": claim, "readOnly": read_only}
@@ -154,6 +160,7 @@ def _pod_template(
         "metadata": {"labels": labels(job.metadata, attempt)},
         "spec": _scheduling(runtime)
         | {
+            "affinity": affinity(runtime.placement, job.metadata, attempt, worker=container == WORKER_CONTAINER),
             "securityContext": {"fsGroup": VOLUME_GROUP, "fsGroupChangePolicy": "OnRootMismatch"},
             "volumes": volumes,
             "containers": [
@@ -168,6 +175,13 @@ def _pod_template(
             ],
         },
     }
+
+
+def _shared_memory(resources: dict[str, Any]) -> str:
+    """Half of the container's memory, to which /dev/shm counts: Ray's object store takes 30 %, batches on their way the
+    rest. Empty where the memory has no bound, and the node's half is the limit."""
+    bounds = resources.get("limits", {}).get("memory") or resources.get("requests", {}).get("memory")
+    return f"{max(int(parse_quantity(bounds) / 2 / MEBIBYTE), 64)}Mi" if bounds else ""
 
 
 def _scheduling(runtime: Runtime) -> dict[str, Any]:

@@ -152,6 +152,79 @@ def test_the_runtime_reaches_every_pod() -> None:
             assert {"name": "HF_HOME", "value": "/tmp"} in spec["containers"][0]["env"]
 
 
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+def preferences(template: dict[str, Any], kind: str) -> dict[str, int]:
+    """Weight by topology, of terms that select this attempt's pods alone."""
+    terms = template["spec"]["affinity"].get(kind, {}).get(PREFERRED, [])
+    for term in terms:
+        selector = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+        assert (selector["snowmelt.dev/uid"], selector["snowmelt.dev/attempt"]) == (UID, "1")
+    return {term["podAffinityTerm"]["topologyKey"].split("/")[1]: term["weight"] for term in terms}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "near", "far"),
+    [
+        ({}, {"zone": 100}, {}),
+        ({"placement": "SameNode"}, {"zone": 50, "hostname": 100}, {}),
+        ({"placement": "DifferentNodes"}, {"zone": 50}, {"hostname": 100}),
+    ],
+)
+def test_the_workers_of_a_job_would_rather_sit_where_it_says_and_never_must(
+    runtime: dict[str, Any], near: dict[str, int], far: dict[str, int]
+) -> None:
+    templates = pods(render_rayjob(job(runtime=runtime), 1, DEFAULTS))
+    assert preferences(templates["worker"], "podAffinity") == near
+    assert preferences(templates["worker"], "podAntiAffinity") == far
+    assert preferences(templates["head"], "podAffinity") == near
+    assert preferences(templates["head"], "podAntiAffinity") == {}
+    for name in ("head", "worker"):
+        for kind in templates[name]["spec"]["affinity"].values():
+            assert set(kind) == {PREFERRED}
+
+
+@pytest.mark.parametrize(
+    ("resources", "limit"),
+    [
+        ({}, None),
+        ({"limits": {"memory": "16Gi"}}, "8192Mi"),
+        ({"requests": {"memory": "3G"}}, "1430Mi"),
+        ({"requests": {"memory": "1Gi"}, "limits": {"memory": "2Gi"}}, "1024Mi"),
+    ],
+)
+def test_shared_memory_is_half_of_a_workers_memory(resources: dict[str, Any], limit: str | None) -> None:
+    template = pods(render_rayjob(job(workers={"resources": resources}), 1, DEFAULTS))["worker"]
+    (shared,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "shm"]
+    assert shared["emptyDir"].get("sizeLimit") == limit
+    assert {"name": "shm", "mountPath": "/dev/shm"} in template["spec"]["containers"][0]["volumeMounts"]
+
+
+@pytest.mark.parametrize("vendor", ["nvidia.com/gpu", "amd.com/gpu"])
+def test_gpus_of_a_worker_are_asked_of_kubernetes_and_told_to_ray(vendor: str) -> None:
+    workers = {"resources": {"limits": {vendor: 2}}}
+    (group,) = render_rayjob(job(workers=workers), 1, DEFAULTS)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["num-gpus"] == "2"
+    assert group["template"]["spec"]["containers"][0]["resources"]["limits"] == {vendor: 2}
+
+
+def test_secrets_and_config_maps_reach_the_environment_by_reference() -> None:
+    env = [
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+        {"name": "LEVEL", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "level"}}},
+    ]
+    templates = pods(render_rayjob(job(runtime={"env": env}), 1, DEFAULTS))
+    for name in ("head", "worker"):
+        assert templates[name]["spec"]["containers"][0]["env"][-2:] == env
+
+
+def test_a_rayjob_is_handed_to_multikueue_where_the_job_says_so() -> None:
+    handed = job(runtime={"managedBy": "kueue.x-k8s.io/multikueue", "queueName": "team"})
+    assert render_rayjob(handed, 1, DEFAULTS)["spec"]["managedBy"] == "kueue.x-k8s.io/multikueue"
+    assert "managedBy" not in render_rayjob(job(), 1, DEFAULTS)["spec"]
+
+
 def test_a_rayjobs_name_fits_kuberays_bound() -> None:
     assert len(rayjob_name("x" * 40, 9999)) <= 47
 
