@@ -62,8 +62,10 @@ class Cluster:
     def kubectl(self) -> Kubectl:
         return Kubectl(find_cluster_binaries().control_plane.kubectl, self.kubeconfig)
 
-    def up(self, nodes: int = 2, *, say: Callable[[str], None] = lambda _: None) -> None:
+    def up(self, nodes: int = 2, *, seed: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         """Start a cluster with so many nodes and wait until they and KubeRay's operator are ready.
+
+        The nodes' containerd begins with what the root `seed` has (see hack/images/seed.py).
 
         One that runs already is left as it is. When it fails, all is stopped and the logs stay.
         """
@@ -75,7 +77,7 @@ class Cluster:
                 return
             self._claim_directory()
             try:
-                self._raise(nodes, binaries, say)
+                self._raise(nodes, binaries, seed, say)
             except BaseException:
                 self._end_processes()
                 raise
@@ -122,7 +124,7 @@ class Cluster:
             *(f"mount {place}" for place in mounts if Path(place).is_relative_to(self.directory)),
         ]
 
-    def _raise(self, count: int, binaries: ClusterBinaries, say: Callable[[str], None]) -> None:
+    def _raise(self, count: int, binaries: ClusterBinaries, seed: Path | None, say: Callable[[str], None]) -> None:
         credentials = Credentials(self.directory / "pki")
         port = free_port()
         admin = credentials.kubeconfig("admin", "admin", "system:masters", server=f"https://127.0.0.1:{port}")
@@ -132,7 +134,7 @@ class Cluster:
         say("starting etcd and kube-apiserver")
         self._start_apiserver(binaries, credentials, port)
         with ThreadPoolExecutor() as pool:
-            prepared = pool.submit(self._prepare_nodes, nodes, binaries, credentials)
+            prepared = pool.submit(self._prepare_nodes, nodes, binaries, credentials, seed)
             servers.await_apiserver(self.control_plane, kubectl)
             say("starting the controllers, DNS and the nodes")
             kubectl("apply", "--server-side", "-f", MANIFESTS)
@@ -157,9 +159,13 @@ class Cluster:
         servers.start_apiserver(self.control_plane, binaries, credentials)
         servers.start_forward(self.control_plane, port)
 
-    def _prepare_nodes(self, nodes: list[Node], binaries: ClusterBinaries, credentials: Credentials) -> None:
+    def _prepare_nodes(
+        self, nodes: list[Node], binaries: ClusterBinaries, credentials: Credentials, seed: Path | None
+    ) -> None:
         archives = write_images(self.directory / "images", binaries)
         for node in nodes:
+            if seed is not None:
+                node.begin_with(seed)
             self._plug_in(node, [other.place for other in nodes])
             node.configure(credentials)
             node.start_containerd()

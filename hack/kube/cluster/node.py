@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hack.kube.binaries import ClusterBinaries
 from hack.kube.cluster import cgroups
@@ -16,6 +21,9 @@ from hack.kube.cluster.requirements import cni_folder
 from hack.kube.kubectl import ControlPlaneError
 
 SOCKET = "/run/containerd/containerd.sock"
+CONTAINERD_ROOT = "containerd"
+"""Its folder among those of a machine (see init.py)."""
+_CTR = ("ctr", "--address", SOCKET, "--namespace", "k8s.io")
 LEASE_S = 20
 """How long a node's lease lasts; the kubelet renews it four times in that span."""
 CONTAINERD = """version = 2
@@ -55,6 +63,20 @@ class Node:
         proxy = credentials.kubeconfig(f"{self.place.name}-proxy", "system:kube-proxy", server=INSIDE)
         _write(folder / "kube-proxy.yaml", self._proxy(proxy))
 
+    def begin_with(self, seed: Path) -> None:
+        """Fill containerd's root, before its machine starts, with the images of another root, which stays as it is."""
+        root = self.machine.folder / CONTAINERD_ROOT
+        root.parent.mkdir(parents=True, exist_ok=True)
+        # Hard links where the folders share a file system, else copies.
+        linked = subprocess.run(["cp", "-al", seed, root], capture_output=True, check=False)
+        if linked.returncode != 0:
+            shutil.rmtree(root, ignore_errors=True)
+            subprocess.run(["cp", "-a", seed, root], check=True)
+        for database in root.glob("*/*.db"):
+            own = database.with_suffix(".own")
+            shutil.copy2(database, own)
+            own.replace(database)
+
     def start_containerd(self) -> None:
         """Start containerd and wait until it answers."""
         command = ["containerd", f"--config={self.machine.folder / 'containerd.toml'}"]
@@ -79,6 +101,32 @@ class Node:
 
     def images(self) -> list[str]:
         return self._ctr("images", "list", "-q").split()
+
+    def blobs(self) -> frozenset[str]:
+        """Digests of the blobs that it has: layers, configurations, manifests."""
+        return frozenset(self._ctr("content", "list", "-q").split())
+
+    @contextmanager
+    def importing(self) -> Iterator[IO[bytes]]:
+        """A stream that takes an OCI archive; blobs that the node has may be missing from it.
+
+        Raises:
+            ControlPlaneError: the node does not run, or containerd refused the archive.
+        """
+        command = [*self.machine.parts.entering(self.place.name), *_CTR, "images", "import", "-"]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said)
+            assert process.stdin is not None
+            broken = False
+            try:
+                yield process.stdin
+                process.stdin.close()
+            except BrokenPipeError:
+                broken = True
+            if process.wait() != 0 or broken:
+                said.seek(0)
+                words = said.read().decode(errors="replace").strip()
+                raise ControlPlaneError(f"{self.place.name}: ctr images import: {words or 'it ended early'}")
 
     def start_kubelet(self, binaries: ClusterBinaries, kubeconfig: Path) -> None:
         """Start the kubelet and kube-proxy."""
@@ -105,7 +153,7 @@ class Node:
         return True
 
     def _ctr(self, *words: str | Path) -> str:
-        return self.machine.run("ctr", "--address", SOCKET, "--namespace", "k8s.io", *words)
+        return self.machine.run(*_CTR, *words)
 
     def _cni(self) -> dict[str, Any]:
         addresses = {

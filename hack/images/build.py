@@ -1,0 +1,112 @@
+"""Build the operator's and the trainer's image from their Dockerfiles."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.images.base import debian_base
+from hack.images.commands import ImagesError, run
+from hack.images.seed import seed_for
+from hack.kube.binaries import cache_folder
+from hack.kube.gobuild import exclusively
+
+REPOSITORY = Path(__file__).parents[2]
+NAMES = {"operator": "localhost/snowmelt/operator:dev", "trainer": "localhost/snowmelt/trainer:dev"}
+CERTIFICATES = "/run/secrets/ca"
+"""Where the Dockerfiles have the certificates of the secret `ca`."""
+CERTIFICATE_FILES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
+TOOLS = ("buildah", "skopeo")
+"""Commands, which Debian has in packages of the same names."""
+PLACES_ON_THIS_MACHINE = ("cert", "find-links", "cache-dir", "client-cert")
+"""Settings of pip that name files of this machine, which a build does not see."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images by name, and the folder that holds them as an OCI layout."""
+
+    operator: str
+    trainer: str
+    layout: Path
+    seed: Path
+    """A containerd root that has them, for nodes to begin with."""
+
+
+def images_folder() -> Path:
+    """Where bases, layouts and logs are kept, beside the binaries of hack.kube."""
+    return cache_folder().parent / "images"
+
+
+def build_images(*, base: str = "", builder: str = "") -> Images:
+    """Build both images, layer by layer: what did not change is not done again.
+
+    Args:
+        base: an image with python3 and bash; empty for a Debian that is made here.
+        builder: the same with pip; empty for `base`.
+
+    Raises:
+        ImagesError: a tool is missing, or a build failed.
+    """
+    if shutil.which("buildah") is None:
+        raise ImagesError(
+            "no buildah to build images with: apt-get install buildah (or use the Dockerfiles with docker)"
+        )
+    folder = images_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusively(folder / ".build.lock"):
+        chosen, chosen_builder = (base, builder or base) if base else debian_base(folder)
+        for what, name in NAMES.items():
+            _build(what, name, chosen, chosen_builder, folder)
+        layout = folder / "layout"
+        for name in NAMES.values():
+            # Uncompressed: that would take minutes, and a layer that is there under its own digest is not copied again.
+            run(
+                "skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers",
+                f"containers-storage:{name}", f"oci:{layout}:{name}",
+            )  # fmt: skip
+        seed = seed_for(layout, tuple(NAMES.values()), folder)
+    return Images(NAMES["operator"], NAMES["trainer"], layout, seed)
+
+
+def _build(what: str, name: str, base: str, builder: str, folder: Path) -> None:
+    print(f"building {name}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as workspace:
+        run(
+            "buildah", "bud", "--layers", f"--build-arg=BASE={base}", f"--build-arg=BUILDER={builder}",
+            *_secrets(Path(workspace)), "--file", REPOSITORY / what / "Dockerfile", "--tag", name, REPOSITORY,
+            log=folder / f"{what}.log",
+        )  # fmt: skip
+
+
+def _secrets(workspace: Path) -> list[str]:
+    """This machine's pip configuration and certificates, lent to the build."""
+    given = pip_configuration(_pip_settings())
+    authorities = next((file for file in CERTIFICATE_FILES if file.is_file()), None)
+    secrets = []
+    if authorities is not None:
+        secrets.append(f"--secret=id=ca,src={authorities}")
+        given += f"cert = {CERTIFICATES}\n"
+    file = workspace / "pip.conf"
+    file.write_text(given)
+    return [*secrets, f"--secret=id=pip,src={file}"]
+
+
+def pip_configuration(settings: str) -> str:
+    """A pip.conf of what `pip config list` printed; the environment wins over files, as it does in pip."""
+    values = dict(re.findall(r"^global\.([a-z-]+)='(.*)'$", settings, re.MULTILINE))
+    values |= dict(re.findall(r"^:env:\.([a-z-]+)='(.*)'$", settings, re.MULTILINE))
+    lines = [f"{name} = {value}\n" for name, value in values.items() if name not in PLACES_ON_THIS_MACHINE]
+    return "[global]\n" + "".join(lines)
+
+
+def _pip_settings() -> str:
+    python = os.environ.get("PYTHON", "python3")
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    return listed.stdout if listed.returncode == 0 else ""

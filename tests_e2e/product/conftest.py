@@ -1,0 +1,77 @@
+"""One real cluster with the product on it, for all tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.images import ImagesError, build_images
+from hack.kube import BinariesMissingError
+from hack.kube.cluster import Cluster, RequirementsError
+from tests_e2e.product import evidence
+from tests_e2e.product.world import REPOSITORY, Namespace, World
+
+KEPT = "SNOWMELT_E2E_CLUSTER"
+"""Names a folder for the cluster, which then stays up afterwards, for the next run: `make cluster-down` ends it."""
+OUT = REPOSITORY / "out" / "e2e"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ended_like_a_ctrl_c() -> None:
+    """So that the cluster goes down when a test run is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    kept = os.environ.get(KEPT)
+    workspace = tmp_path_factory.mktemp("product")
+    cluster = Cluster(Path(kept) if kept else workspace / "cluster")
+    try:
+        images = build_images()
+        cluster.up(nodes=2, seed=images.seed)
+        yield World.prepare(cluster, images, workspace)
+    except (BinariesMissingError, RequirementsError, ImagesError) as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        if not kept:
+            cluster.down()
+
+
+@pytest.fixture
+def namespace(world: World, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """A namespace of the test's own; it is deleted afterwards, and what explains a failure is kept before."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    folder = OUT / request.node.name
+    shutil.rmtree(folder, ignore_errors=True)
+    namespace = world.namespace(name)
+    yield namespace
+    if request.session.stash.get(_FAILED, set()) & {request.node.nodeid}:
+        evidence.keep(world, [name], folder)
+        print(f"what explains the failure lies in {folder}")
+    namespace.delete()
+
+
+_FAILED = pytest.StashKey[set[str]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.session.stash.setdefault(_FAILED, set()).add(item.nodeid)
+    return report

@@ -1,0 +1,48 @@
+"""What the README promises, on a real cluster: install, apply, wait, and a model as good as one trained here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests_e2e.product.world import Namespace, example
+
+pytestmark = pytest.mark.core
+
+
+def test_digits_is_trained_by_two_pods_on_two_nodes_as_well_as_on_one_machine(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    manifest = example("digits")
+    job = namespace.apply(manifest)
+    job.await_epoch(1)
+    workers = job.pods("worker")
+    assert len({pod["spec"]["nodeName"] for pod in workers}) == len(workers) == 2
+    status = job.complete()
+    model = job.output / "model.safetensors"
+    assert model.is_file()
+    here = _run_here(manifest, namespace, tmp_path)
+    there = json.loads((job.output / "metrics.json").read_text())
+    assert there["test"] == here["test"] == status["result"]["test"]
+    assert there["validation"] == here["validation"]
+    assert job.rayjobs() == ["digits-a1"]
+
+
+def _run_here(manifest: dict[str, object], namespace: Namespace, folder: Path) -> dict[str, object]:
+    """metrics.json of the same job run by `snowmelt run`."""
+    volumes = folder / "volumes"
+    for claim in ("digits", "backbones"):
+        (volumes / claim).parent.mkdir(exist_ok=True)
+        (volumes / claim).symlink_to(namespace.world.inputs / claim)
+    (volumes / "models").mkdir()
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(manifest))
+    command = [sys.executable, "-m", "snowmelt_cli", "run", file, "--volumes", volumes]
+    subprocess.run(command, check=True, timeout=900)
+    metrics: dict[str, object] = json.loads((volumes / "models" / "digits" / "metrics.json").read_text())
+    return metrics

@@ -1,0 +1,108 @@
+"""What goes wrong around a job costs it nothing; what goes wrong in it costs what came after the checkpoint."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from hack.kube.controlplane import eventually
+from tests_e2e.product import faults
+from tests_e2e.product.watching import CheckpointWatch
+from tests_e2e.product.world import Job, Namespace, long_job
+
+SEED = 20261125
+REPLACED_WITHIN_S = 240.0
+
+
+def pod_uids(job: Job) -> set[str]:
+    return {pod["metadata"]["uid"] for kind in ("head", "worker") for pod in job.pods(kind)}
+
+
+def trained_once(watch: CheckpointWatch, job: Job) -> bool:
+    """Whether no epoch that had its checkpoint was trained again."""
+    return bool(watch.names) and watch.names == sorted(set(watch.names)) and job.epochs() > 0
+
+
+@pytest.mark.parametrize("outage", [pytest.param(15.0, marks=[pytest.mark.core, pytest.mark.short]), 60.0])
+def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage: float) -> None:
+    world = namespace.world
+    job = namespace.apply(long_job("steady", epochs=40 + int(outage * 4)))
+    with CheckpointWatch(job.output) as watch:
+        job.await_epoch(1)
+        pods = pod_uids(job)
+        assert len(pods) == 3
+        faults.without_api_server(world, outage)
+        faults.restart_etcd(world)
+        faults.without_kuberay(world, outage)
+        faults.without_progress_endpoint(world, outage)
+        world.await_operator()
+        assert pod_uids(job) == pods
+        assert job.phase == "Running", "the job was over before the last fault: give it more epochs"
+        status = job.complete()
+    assert trained_once(watch, job)
+    assert (job.output / "model.safetensors").is_file()
+    assert status["attempts"]["current"] == 1
+    assert job.rayjobs() == ["steady-a1"]
+
+
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=[pytest.mark.core, pytest.mark.short]), 10])
+def test_a_job_outlives_its_operator_at_any_moment(namespace: Namespace, kills: int) -> None:
+    """Moments drawn by a fixed seed, the first of them before anything of the job runs."""
+    world, moments = namespace.world, random.Random(SEED)
+    job = namespace.apply(long_job("survivor", epochs=20 + 12 * kills))
+    with CheckpointWatch(job.output) as watch:
+        for _ in range(kills):
+            time.sleep(moments.uniform(0.0, 8.0))
+            faults.kill_operator(world)
+            world.await_operator()
+        status = job.complete()
+    assert trained_once(watch, job)
+    assert status["attempts"]["current"] == 1
+    assert job.rayjobs() == ["survivor-a1"]
+    assert (job.output / "model.safetensors").is_file()
+
+
+@pytest.mark.core
+def test_a_lost_worker_is_replaced_and_a_lost_head_starts_the_next_attempt(namespace: Namespace) -> None:
+    job = namespace.apply(long_job("pods", epochs=60))
+    with CheckpointWatch(job.output) as watch:
+        job.await_epoch(2)
+        lose(job, "worker")
+        at_worker_loss = job.epochs()
+        job.await_epoch(at_worker_loss + 2, within_s=REPLACED_WITHIN_S)
+        assert job.status["attempts"]["current"] == 1
+        lose(job, "head")
+        at_head_loss = job.epochs()
+        job.await_epoch(at_head_loss + 2, within_s=REPLACED_WITHIN_S)
+        status = job.complete()
+    assert trained_once(watch, job)
+    assert status["attempts"]["current"] == 2
+    assert (job.output / "model.safetensors").is_file()
+
+
+def test_a_job_outlives_a_node(namespace: Namespace) -> None:
+    job = namespace.apply(long_job("nodes", epochs=60))
+    with CheckpointWatch(job.output) as watch:
+        job.await_epoch(2)
+        (head,) = job.pods("head")
+        node = next(pod["spec"]["nodeName"] for pod in job.pods("worker") if not same_node(pod, head))
+        faults.pull_the_plug(namespace.world, node)
+        job.await_epoch(job.epochs() + 2)
+        job.complete()
+    assert trained_once(watch, job)
+    assert (job.output / "model.safetensors").is_file()
+
+
+def lose(job: Job, kind: str) -> None:
+    """One pod of a kind goes at once, as with its node."""
+    pod = job.pods(kind)[0]["metadata"]
+    command = ("delete", "pod", pod["name"], "-n", job.namespace.name, "--grace-period=0", "--force")
+    job.namespace.kubectl(*command)
+    gone = f"pod {pod['name']} is not gone"
+    eventually(lambda: pod["uid"] not in {one["metadata"]["uid"] for one in job.pods(kind)}, gone)
+
+
+def same_node(pod: dict[str, dict[str, str]], other: dict[str, dict[str, str]]) -> bool:
+    return pod["spec"]["nodeName"] == other["spec"]["nodeName"]

@@ -1,0 +1,46 @@
+"""Checkpoints as they appear, seen from outside: what was trained, and whether anything was trained twice."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+LOOKS_EVERY_S = 0.05
+
+
+class CheckpointWatch:
+    """Notes every checkpoint that appears under a job's output. A context manager."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._seen: dict[tuple[str, int], None] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def names(self) -> list[str]:
+        """Names in order of appearance; one that was written twice stands there twice. Names sort as training goes."""
+        return [name for name, _ in self._seen]
+
+    def __enter__(self) -> CheckpointWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._look()
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOKS_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        found = []
+        for checkpoint in self._output.glob(".snowmelt/*/checkpoints/s*"):
+            try:
+                found.append((checkpoint.name, checkpoint.stat().st_ino))
+            except OSError:
+                continue
+        for one in sorted(found):
+            self._seen.setdefault(one)
