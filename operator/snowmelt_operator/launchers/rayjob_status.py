@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from snowmelt_operator.api.reasons import Reason
@@ -51,7 +51,7 @@ class _Status(_Part):
     reason: str = ""
     message: str = ""
     start_time: datetime | None = None
-    dashboard_url: str | None = None
+    dashboard_url: str | None = Field(default=None, alias="dashboardURL")
     ray_cluster_status: _ClusterStatus = _ClusterStatus()
 
 
