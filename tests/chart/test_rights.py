@@ -37,7 +37,8 @@ def releases(plane: ControlPlane, helm_binary: Path, tmp_path_factory: pytest.Te
     """Two releases side by side on one control plane."""
     helm = Helm(helm_binary, tmp_path_factory.mktemp("helm"), plane.kubeconfig())
     for namespace in (JOBS, SERVED_TOO, NOT_SERVED):
-        plane.kubectl("create", "namespace", namespace)
+        if not plane.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "name"):
+            plane.kubectl("create", "namespace", namespace)
     without_crds = {"crds": {"enabled": False}}  # they are there
     made = {
         EVERYWHERE: Release(plane, helm, "melt-all", without_crds),
@@ -100,7 +101,7 @@ def test_a_job_does_not_get_through_its_life_without_the_right_to(
 
 
 @pytest.mark.parametrize("right", AT_THE_START + IN_OWN, ids=str)
-def test_the_operator_does_not_start_without_the_right_to(
+def test_the_operator_is_refused_something_at_its_start_without_the_right_to(
     right: Right, releases: dict[str, Release], plane: ControlPlane, tmp_path: Path
 ) -> None:
     release = releases[A_LIST]

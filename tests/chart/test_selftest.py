@@ -1,4 +1,4 @@
-"""The job of `helm test`, with the rights that the chart gives it: what it says when all is well, and when it is not."""
+"""The job of `helm test`, with the rights that the chart gives it: what it says when all is well, and when not."""
 
 from __future__ import annotations
 
