@@ -132,7 +132,7 @@ class Operator:
     async def _launcher(self, stack: AsyncExitStack) -> Launcher:
         settings = self.settings
         if settings.launcher == "kuberay":
-            defaults = RuntimeDefaults(image=settings.trainer_image, ray_version=settings.ray_version)
+            defaults = RuntimeDefaults(settings.trainer_image, settings.ray_version, settings.pod_defaults)
             return KubeRayLauncher(self.cluster, defaults, wake=self.wake)
         timeout = aiohttp.ClientTimeout(total=settings.request_timeout_seconds)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))

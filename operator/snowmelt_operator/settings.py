@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from snowmelt_operator.api.defaults import PodDefaults
 from snowmelt_operator.api.policy import Policy
 
 PREFIX = "SNOWMELT_"
@@ -20,6 +22,10 @@ Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0
 
 def _words(value: object) -> object:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def _json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 class SettingsError(Exception):
@@ -37,6 +43,8 @@ class Settings(BaseModel):
     """Namespaces to serve, separated by commas; all of them when empty."""
     trainer_image: str = ""
     """Image of the trainer, for jobs that name none (launcher kuberay)."""
+    pod_defaults: Annotated[PodDefaults, BeforeValidator(_json)] = PodDefaults()
+    """What the pods of all jobs have where spec.runtime does not say otherwise, as JSON (launcher kuberay)."""
     ray_version: str = "2.60.0"
     """Version of Ray in the trainer's image (launcher kuberay)."""
     ray_address: HttpUrl = "http://127.0.0.1:8265"
@@ -137,6 +145,7 @@ class Settings(BaseModel):
 def _lines(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
-        variable = PREFIX + str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
+        name, *path = map(str, problem["loc"] or [""])
+        variable = ": ".join([PREFIX + name.upper(), *([".".join(path)] if path else []), ""]) if name else ""
         lines.append(f"{variable}{problem['msg'].removeprefix('Value error, ')}")
     return lines

@@ -38,6 +38,16 @@ def test_the_operator_understands_every_setting_that_it_is_given(values: dict[st
     assert settings.namespaces == tuple(values.get("watchNamespaces", ()))
 
 
+def test_what_the_trainers_pods_have_by_default_reaches_the_operator(helm: Helm) -> None:
+    environment = environment_of(rendered(helm, **VALUES["everything"]), pod="p", namespace=NAMESPACE)
+    defaults = Settings.from_environment(environment).pod_defaults
+    given = VALUES["everything"]["trainer"]
+    assert defaults.to_json_dict() == {
+        "imagePullPolicy": "Always",
+        **{key: given[key] for key in given if key not in ("image", "rayVersion")},
+    }
+
+
 @each_way
 def test_every_object_of_a_namespace_says_which(values: dict[str, Any], helm: Helm) -> None:
     cluster_wide = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition")

@@ -73,3 +73,9 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* What the pods of all jobs have, as the operator's setting. */}}
+{{- define "snowmelt.podDefaults" -}}
+{{- $given := pick .Values.trainer "imagePullSecrets" "env" "nodeSelector" "tolerations" "serviceAccountName" "priorityClassName" -}}
+{{- merge (dict "imagePullPolicy" .Values.trainer.image.pullPolicy) $given | toJson }}
+{{- end }}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from snowmelt_operator.api.defaults import PodDefaults
 from snowmelt_operator.api.quantity import parse_quantity
 from snowmelt_operator.api.runtime import Runtime
 from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, FineTuneJob, ObjectMeta
@@ -48,6 +49,18 @@ class RuntimeDefaults:
 
     image: str
     ray_version: str
+    pods: PodDefaults = field(default_factory=PodDefaults)
+
+    def onto(self, job: FineTuneJob) -> FineTuneJob:
+        """The job with what its spec.runtime leaves open filled in."""
+        runtime = self.pods.onto(job.spec.runtime)
+        runtime = runtime.model_copy(update={"image": runtime.image or self.image})
+        return job.model_copy(update={"spec": job.spec.model_copy(update={"runtime": runtime})})
+
+    @property
+    def pull_policy(self) -> dict[str, str]:
+        """The container's field, where it is set."""
+        return _given(imagePullPolicy=self.pods.image_pull_policy)
 
 
 def render_secret(job: FineTuneJob, attempt: int, config: RunConfig, token: str) -> dict[str, Any]:
@@ -63,6 +76,7 @@ def render_secret(job: FineTuneJob, attempt: int, config: RunConfig, token: str)
 
 def render_rayjob(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> dict[str, Any]:
     """The RayJob. Created once and never applied again, because Kueue rewrites its spec; spec.suspend is Kueue's."""
+    job = defaults.onto(job)
     metadata = _metadata(job.metadata, attempt)
     if queue := job.spec.runtime.queue_name:
         metadata["labels"] |= {QUEUE_LABEL: queue}
@@ -133,7 +147,8 @@ def _worker_group(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> 
 def _submitter(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> dict[str, Any]:
     container = {
         "name": "ray-job-submitter",
-        "image": job.spec.runtime.image or defaults.image,
+        "image": job.spec.runtime.image,
+        **defaults.pull_policy,
         "resources": SUBMITTER_RESOURCES,
         "securityContext": SECURITY_CONTEXT,
     }
@@ -166,7 +181,8 @@ def _pod_template(
             "containers": [
                 {
                     "name": container,
-                    "image": runtime.image or defaults.image,
+                    "image": runtime.image,
+                    **defaults.pull_policy,
                     "env": environment + [variable.to_json_dict() for variable in runtime.env],
                     "securityContext": SECURITY_CONTEXT,
                     "volumeMounts": mounts,

@@ -36,6 +36,8 @@ def test_an_empty_variable_is_an_absent_one() -> None:
         ({"SNOWMELT_NAMESPACES": "Team_A"}, "SNOWMELT_NAMESPACES"),
         ({"SNOWMELT_WROKERS": "1"}, "SNOWMELT_WROKERS: there is no such setting"),
         ({"SNOWMELT_LAUNCHER": "kuberay"}, "SNOWMELT_TRAINER_IMAGE"),
+        ({"SNOWMELT_POD_DEFAULTS": "{"}, "SNOWMELT_POD_DEFAULTS: "),
+        ({"SNOWMELT_POD_DEFAULTS": '{"nodeSelecter": {}}'}, "SNOWMELT_POD_DEFAULTS: nodeSelecter: "),
     ],
 )
 def test_a_wrong_variable_is_named(environment: dict[str, str], variable: str) -> None:
