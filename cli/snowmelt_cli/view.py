@@ -59,12 +59,20 @@ class PlainView:
         self._title = title
         self._console = console
         self._said: set[str] = set()
+        self._workers: int | None = None
 
     def show(self, snapshot: Snapshot, *, state: str, now: datetime) -> None:
         for fact, line in ((state, f"{self._title}: {state}"), *facts(snapshot, now=now)):
             if fact not in self._said:
                 self._said.add(fact)
-                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+                self._print(line)
+        workers = snapshot.progress.workers if snapshot.progress is not None else None
+        if workers is not None and self._workers not in (None, workers):
+            self._print(f"{self._title}: {self._workers} workers became {workers}")
+        self._workers = workers or self._workers
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def panel(title: str, snapshot: Snapshot, *, state: str, now: datetime) -> RenderableType:
@@ -134,6 +142,7 @@ def result_lines(result: Result) -> Iterator[tuple[str, str]]:
 def _under_way(stage: StageStatus, progress: ProgressStatus, now: datetime) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     speed = f"{progress.samples_per_second:,.0f} images/s" if progress.samples_per_second is not None else ""
+    workers = f"{progress.workers} workers" if progress.workers is not None and progress.workers > 1 else ""
     grid.add_row(
         Text("▸", style="cyan"),
         Text(f"{stage.index}/{stage.of} {stage.name}", style="bold"),
@@ -142,6 +151,7 @@ def _under_way(stage: StageStatus, progress: ProgressStatus, now: datetime) -> R
         ProgressBar(total=100, completed=progress.percent, width=BAR_WIDTH),
         f"{progress.percent}%",
         speed,
+        workers,
         _eta(progress, now).strip(),
     )
     return grid

@@ -76,6 +76,7 @@ def _columns() -> list[dict[str, Any]]:
         _column("Attempt", ".status.attempts.current", kind="integer"),
         _column("Age", ".metadata.creationTimestamp", kind="date"),
         _column("Reason", '.status.conditions[?(@.type=="Failed")].reason', priority=WIDE),
+        _column("Workers", ".status.progress.workers", kind="integer", priority=WIDE),
         _column("RayJob", ".status.rayJobName", priority=WIDE),
         _column("Test", ".status.result.test.accuracy", priority=WIDE),
         _column("Model", ".status.result.modelUri", priority=WIDE),

@@ -72,6 +72,16 @@ class FineTuneJobSpec(Contract):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
     """How long the finished FineTuneJob is kept before it is deleted; for ever when absent. The model always stays."""
 
+    rules = (
+        Rule(
+            field="workers.elastic",
+            holds=lambda self: self.workers.elastic is None or not self.runtime.queue_name,
+            cel="!has(self.workers) || !has(self.workers.elastic) || !has(self.runtime) "
+            "|| !has(self.runtime.queueName) || self.runtime.queueName == ''",
+            message="spec.workers.elastic cannot be used with spec.runtime.queueName: Kueue admits a fixed number of "
+            "pods; leave one of them out",
+        ),
+    )
     transitions = (
         _immutable("backbone", optional=False),
         _immutable("data", optional=False),

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from snowmelt_operator.api import quantity
-from snowmelt_trainer.contract.base import Contract, not_supported_yet
+from snowmelt_trainer.contract.base import Contract, Rule
+from snowmelt_trainer.contract.run import Elastic, WorkerCount
 
 MAX_QUANTITY_LENGTH = 32
 
@@ -46,27 +47,23 @@ class Resources(Contract):
     """What the worker may use at most, for instance {nvidia.com/gpu: 1}."""
 
 
-class Elastic(Contract):
-    """Bounds between which the number of workers may change while the job runs."""
-
-    min: Annotated[int, Field(ge=1, le=1024)]
-    """Fewest workers."""
-    max: Annotated[int, Field(ge=1, le=1024)]
-    """Most workers."""
-
-
 class Workers(Contract):
     """The Ray Train workers, one pod each under KubeRay."""
 
-    replicas: Annotated[int, Field(ge=1, le=1024)] = 1
-    """How many workers train together."""
+    replicas: WorkerCount = 1
+    """How many workers train together. Leave it out where `elastic` says so."""
     elastic: Elastic | None = None
-    """Bounds for a number of workers that changes. Not supported yet."""
+    """Bounds for a number of workers that changes: the job starts with the fewest, and takes what it gets up to the
+    most. The global batch stays the same."""
     resources: Resources = Resources()
     """Resources of each worker. A limit of nvidia.com/gpu makes it train on GPUs."""
 
     rules = (
-        not_supported_yet(
-            "spec.workers.elastic", field="elastic", holds=lambda self: self.elastic is None, cel="!has(self.elastic)"
+        # The API server fills in the default before it checks, so that 1 cannot be told from nothing.
+        Rule(
+            field="replicas",
+            holds=lambda self: self.elastic is None or self.replicas == 1,
+            cel="!has(self.elastic) || self.replicas == 1",
+            message="spec.workers.replicas means nothing beside elastic: leave it out, or leave elastic out",
         ),
     )

@@ -38,7 +38,12 @@ def worker_group(spec: FineTuneJobSpec) -> WorkerGroup:
     resources = spec.workers.resources
     cpus = _amount(resources, "cpu") or Decimal(1)
     gpus = sum((_amount(resources, name) for name in GPU_RESOURCES), Decimal(0))
-    return WorkerGroup(replicas=spec.workers.replicas, cpus=float(cpus if cpus < 1 else int(cpus)), gpus=int(gpus))
+    return WorkerGroup(
+        replicas=spec.workers.replicas,
+        elastic=spec.workers.elastic,
+        cpus=float(cpus if cpus < 1 else int(cpus)),
+        gpus=int(gpus),
+    )
 
 
 def _amount(resources: Resources, name: str) -> Decimal:

@@ -136,9 +136,10 @@ def _worker_group(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> 
     requests_and_limits = _given(requests=dict(resources.requests), limits=dict(resources.limits))
     return {
         "groupName": "workers",
-        "replicas": workers.replicas,
-        "minReplicas": workers.replicas,
-        "maxReplicas": workers.replicas,
+        # KubeRay submits the job once every pod of the cluster is ready, so it is asked for no more than must be there.
+        "replicas": workers.fewest,
+        "minReplicas": workers.fewest,
+        "maxReplicas": workers.most,
         "rayStartParams": {"num-cpus": str(max(1, int(workers.cpus))), "num-gpus": str(workers.gpus)},
         "template": _pod_template(job, attempt, defaults, container=WORKER_CONTAINER, resources=requests_and_limits),
     }

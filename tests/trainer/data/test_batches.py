@@ -11,7 +11,7 @@ from snowmelt_trainer.data.batches import epoch_order, evaluation_shard, global_
 
 SAMPLES = st.integers(1, 300)
 BATCHES = st.integers(1, 64)
-WORLDS = st.integers(1, 3)
+WORLDS = st.integers(1, 16)
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -32,9 +32,9 @@ def test_a_step_has_the_same_samples_over_any_number_of_workers(
     order = epoch_order(samples, seed=seed, stage=0, epoch=0)
     step = data.draw(st.integers(0, steps_per_epoch(samples, batch) - 1))
     together = [
-        sorted(np.concatenate([shard(order, step, batch, r, world) for r in range(world)])) for world in (1, 2, 3)
+        sorted(np.concatenate([shard(order, step, batch, r, world) for r in range(world)])) for world in range(1, 10)
     ]
-    assert together[0] == together[1] == together[2] == sorted(global_step(order, step, batch))
+    assert together == [sorted(global_step(order, step, batch))] * 9
 
 
 @given(samples=SAMPLES, batch=BATCHES, world=WORLDS)
@@ -45,6 +45,18 @@ def test_steps_and_shards_differ_by_one_sample_at_most(samples: int, batch: int,
     assert max(sizes) - min(sizes) <= 1
     shares = [len(shard(order, 0, batch, rank, world)) for rank in range(world)]
     assert max(shares) - min(shares) <= 1
+
+
+@given(samples=SAMPLES, batch=BATCHES, seed=SEEDS, data=st.data())
+def test_an_epoch_whose_workers_come_and_go_visits_each_sample_once(
+    samples: int, batch: int, seed: int, data: st.DataObject
+) -> None:
+    order = epoch_order(samples, seed=seed, stage=0, epoch=3)
+    visited: list[int] = []
+    for step in range(steps_per_epoch(samples, batch)):
+        world = data.draw(WORLDS)
+        visited += chain.from_iterable(shard(order, step, batch, rank, world).tolist() for rank in range(world))
+    assert sorted(visited) == list(range(samples))
 
 
 @given(samples=SAMPLES, world=WORLDS)

@@ -18,7 +18,13 @@ from ray.train import ControllerError, WorkerGroupError
 from snowmelt_trainer.contract.progress import FinalRecord, Progress, ProgressStatus
 from snowmelt_trainer.contract.reasons import Outcome, Reason
 from snowmelt_trainer.driver.announcer import Announcer
-from snowmelt_trainer.driver.failures import StopAtNamedFailure, UnforeseenError, explain, sendable_errors
+from snowmelt_trainer.driver.failures import (
+    StopAtNamedFailure,
+    StopWithoutProgress,
+    UnforeseenError,
+    explain,
+    sendable_errors,
+)
 from snowmelt_trainer.driver.launch import connected
 from snowmelt_trainer.errors import RunError
 from tests.trainer.training.conftest import Configure
@@ -101,6 +107,35 @@ def test_a_ray_that_never_starts_ends_the_attempt_with_its_words(
         pass
     assert caught.value.reason is Reason.RAY_UNAVAILABLE
     assert caught.value.message.endswith("says: The current node timed out during startup.")
+
+
+class Preempted(ray.exceptions.RayActorError):
+    """Died because its node was taken away, as announced."""
+
+    def __init__(self) -> None:
+        super().__init__(preempted=True)
+
+
+def test_workers_that_fail_without_a_checkpoint_in_between_end_the_run() -> None:
+    watch = StopWithoutProgress(lambda: 5, limit=2)
+    for _ in range(2):
+        watch.after_exception(None, {0: UnforeseenError("peer closed"), 1: ray.exceptions.ActorDiedError()})
+    with pytest.raises(RunError) as caught:
+        watch.after_exception(None, {0: UnforeseenError("peer closed"), 1: ray.exceptions.ActorDiedError()})
+    assert caught.value.reason is Reason.WORKER_LOST
+
+
+def test_a_long_run_may_lose_any_number_of_workers_while_it_gets_on() -> None:
+    checkpoints = iter(range(1, 100))
+    watch = StopWithoutProgress(lambda: next(checkpoints), limit=1)
+    for _ in range(50):
+        watch.after_exception(None, {0: ray.exceptions.ActorDiedError()})
+
+
+def test_a_node_that_was_taken_away_as_announced_is_no_failure() -> None:
+    watch = StopWithoutProgress(lambda: 0, limit=0)
+    for _ in range(5):
+        watch.after_exception(None, {0: UnforeseenError("peer closed"), 1: Preempted()})
 
 
 def snapshot(percent: int) -> Progress:

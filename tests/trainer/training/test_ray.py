@@ -30,6 +30,7 @@ from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.state import Epoch
+from tests.trainer.training.processes import train_workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 Configure = Callable[..., RunConfig]
@@ -60,33 +61,6 @@ def history(config: RunConfig) -> list[Epoch]:
 
 def without_times(epochs: list[Epoch]) -> list[dict[str, Any]]:
     return [epoch.model_dump(exclude={"seconds", "samples_per_second"}) for epoch in epochs]
-
-
-def train_workers() -> list[int]:
-    """The processes of Ray Train's workers that this process's Ray has started, oldest first."""
-    return sorted(pid for pid in _processes() if "RayTrainWorker" in _title(pid) and os.getpid() in _ancestors(pid))
-
-
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _title(pid: int) -> str:
-    try:
-        return (Path("/proc") / str(pid) / "cmdline").read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _ancestors(pid: int) -> set[int]:
-    found: set[int] = set()
-    while pid > 1:
-        try:
-            pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-        found.add(pid)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_every_problem_is_told_at_once() -> None:
                 name="Shoes",
                 backbone={"architecture": "resnet51"},
                 data={"train": {"uri": "x"}, "imageSize": "1"},
-                workers={"replicas": 0, "elastic": {"min": 1, "max": 2}},
+                workers={"replicas": 0, "elastic": {"min": 3, "max": 2}},
                 suspend="yes",
             )
         )
@@ -76,6 +76,7 @@ def test_every_problem_is_told_at_once() -> None:
         "spec.data.train.uri",
         "spec.data.imageSize",
         "spec.workers.replicas",
+        "spec.workers.elastic.min",
         "spec.suspend",
     ]
 

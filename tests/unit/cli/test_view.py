@@ -31,7 +31,9 @@ ROW = StageRow(
 )
 
 
-def snapshot(*, percent: int = 43, accuracy: str = "0.931", warnings: tuple[str, ...] = ()) -> Progress:
+def snapshot(
+    *, percent: int = 43, accuracy: str = "0.931", warnings: tuple[str, ...] = (), workers: int | None = None
+) -> Progress:
     return Progress(
         attempt=1,
         sequence=1,
@@ -45,7 +47,11 @@ def snapshot(*, percent: int = 43, accuracy: str = "0.931", warnings: tuple[str,
             total_parameters=11_200_000,
         ),
         progress=ProgressStatus(
-            percent=percent, epoch=3, samples_per_second=812.4, estimated_completion_time=NOW + timedelta(minutes=12)
+            percent=percent,
+            epoch=3,
+            samples_per_second=812.4,
+            estimated_completion_time=NOW + timedelta(minutes=12),
+            workers=workers,
         ),
         metrics=MetricsStatus(
             train={"loss": "0.2111"},
@@ -99,4 +105,17 @@ def test_plain_lines_tell_each_fact_once() -> None:
         "  ETA 12m",
         " 50%  stage 2/5 layer4: train loss 0.2111 · validation accuracy 0.95 · best accuracy 0.934 (stage 1, epoch 4)"
         "  ETA 12m",
+    ]
+
+
+def test_the_number_of_workers_is_shown_where_there_are_several() -> None:
+    assert "3 workers" in drawn(snapshot(workers=3))
+    assert "worker" not in drawn(snapshot(workers=1))
+
+
+def test_plain_lines_tell_every_change_of_the_number_of_workers() -> None:
+    lines = plain(*(snapshot(workers=workers) for workers in (1, 1, 2, 2, 1)))
+    assert [line for line in lines if "became" in line] == [
+        "shoes: 1 workers became 2",
+        "shoes: 2 workers became 1",
     ]

@@ -86,6 +86,7 @@ class Optimization(Contract):
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
     """Seeds the split, the head, the order of samples, augmentation and dropout."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Besides the end of each epoch, write a checkpoint every so many optimizer steps."""
+    """Besides the end of each epoch, write a checkpoint every so many optimizer steps. With elastic workers and without
+    a number here, one is written at least every 300 seconds."""
     regularization: Regularization = Regularization()
     """Guards against overfitting."""

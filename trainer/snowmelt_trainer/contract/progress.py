@@ -70,6 +70,8 @@ class ProgressStatus(Contract):
     """When the last planned stage would end at this pace."""
     last_update_time: AwareDatetime | None = None
     """When the trainer said this."""
+    workers: Count | None = None
+    """Workers that train now."""
 
 
 class BestStatus(Contract):

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from snowmelt_trainer.contract.backbone import Backbone
-from snowmelt_trainer.contract.base import Contract
+from snowmelt_trainer.contract.base import Contract, Rule
 from snowmelt_trainer.contract.data import Data
 from snowmelt_trainer.contract.optimization import Optimization
 from snowmelt_trainer.contract.output import Output
@@ -44,14 +44,48 @@ class ProgressEndpoint(Contract):
     """PEM file of the authority that signed the endpoint's certificate; the system's when absent."""
 
 
+WorkerCount = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Elastic(Contract):
+    """Bounds between which the number of workers may change while the job runs."""
+
+    min: WorkerCount
+    """Fewest workers: the job starts, and after a loss goes on, as soon as there are so many."""
+    max: WorkerCount
+    """Most workers: the job takes in new ones until there are so many."""
+
+    rules = (
+        Rule(
+            field="min",
+            holds=lambda self: self.min <= self.max,
+            cel="self.min <= self.max",
+            message="spec.workers.elastic.min must not be larger than max: it is the fewest workers, and max the most",
+        ),
+    )
+
+
 class WorkerGroup(Contract):
     """The Ray Train workers."""
 
-    replicas: Annotated[int, Field(ge=1, le=1024)] = 1
+    replicas: WorkerCount = 1
+    """How many there are, where `elastic` does not say otherwise."""
+    elastic: Elastic | None = None
+    """Bounds for a number of workers that changes."""
     cpus: Annotated[float, Field(gt=0)] = 1.0
     """CPUs that each worker reserves in Ray."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs that each worker reserves in Ray; 0 trains on the CPU."""
+
+    @property
+    def fewest(self) -> int:
+        """The least number of workers that the run trains with."""
+        return self.elastic.min if self.elastic else self.replicas
+
+    @property
+    def most(self) -> int:
+        """The largest number of workers that the run trains with."""
+        return self.elastic.max if self.elastic else self.replicas
 
 
 class RunConfig(Contract):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from ray.train import ControllerError, UserCallback, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_actor
 
 from snowmelt_trainer.contract.progress import FinalRecord
 from snowmelt_trainer.contract.reasons import Outcome, Reason
@@ -121,3 +122,24 @@ class StopAtNamedFailure(UserCallback):
         for _, error in sorted(worker_exceptions.items()):
             if isinstance(error, RunError):
                 raise error
+
+
+class StopWithoutProgress(UserCallback):
+    """Ends the run when its workers fail again and again without a checkpoint in between. A failure after progress
+    starts the count anew: on nodes that come and go, a long run may lose any number of workers in its life."""
+
+    def __init__(self, checkpoints: Callable[[], int], *, limit: int) -> None:
+        self._checkpoints = checkpoints
+        self._limit = limit
+        self._failures, self._seen = 0, 0
+
+    def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Raises a RunError at one failure more than `limit`; a worker whose node was taken away as announced is
+        none."""
+        if any(_is_preempted_actor(error) for error in worker_exceptions.values()):
+            return
+        seen = self._checkpoints()
+        self._failures = 1 if seen > self._seen else self._failures + 1
+        self._seen = seen
+        if self._failures > self._limit:
+            raise RunError(*_explain_workers(worker_exceptions))

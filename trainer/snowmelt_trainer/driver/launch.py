@@ -12,33 +12,38 @@ from typing import cast
 
 import ray
 from ray.train.torch import TorchConfig
-from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
+from ray.train.v2.api.config import FailureConfig, LoggingConfig
 from ray.train.v2.api.config import RunConfig as RayRunConfig
 from ray.train.v2.api.result import Result
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.contract.reasons import Reason
-from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.contract.run import RunConfig, WorkerGroup
 from snowmelt_trainer.data.samples import TargetData
-from snowmelt_trainer.driver.failures import StopAtNamedFailure
+from snowmelt_trainer.driver.failures import StopAtNamedFailure, StopWithoutProgress
+from snowmelt_trainer.driver.handover import handover
 from snowmelt_trainer.driver.relay import relayed
+from snowmelt_trainer.driver.scaling import ElasticTrainer, scaling_config
 from snowmelt_trainer.driver.worker import Trained, train_worker
 from snowmelt_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 2
-"""How often Ray Train starts the workers anew after one died, within one attempt; they resume from the newest
-checkpoint."""
+"""How often Ray Train starts the workers anew after one died, without a checkpoint written in between, within one
+attempt; where their number may change, each that may go adds one. They resume from the newest checkpoint."""
 OBJECT_STORE_BYTES = 256 * 2**20
 START_TRIES = 3
-_RAY_TRAIN_SETTINGS = {
-    # 60 s are too few for the first start on a node that still reads torch from its image.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-    # The end of a run, and a worker's death, are noticed at this pace.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-}
+
+
+def _ray_train_settings(config: RunConfig) -> dict[str, str]:
+    return {
+        # How long workers of a decided number wait for their places. 60 s are too few where nodes still start; but
+        # where another number would do, what stands in the way is a node that has just died, and the number is wrong.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20" if config.workers.elastic else "600",
+        # The end of a run, and a worker's death, are noticed at this pace.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    }
 
 
 @contextmanager
@@ -49,8 +54,24 @@ def connected(config: RunConfig) -> Iterator[None]:
     Raises:
         RunError: RayUnavailable.
     """
-    for name, value in _RAY_TRAIN_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    with _environment(_ray_train_settings(config)), _ray(config):
+        yield
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Sets the variables that are not set, for the time being."""
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _ray(config: RunConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
@@ -84,7 +105,7 @@ def _start_ray(config: RunConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
         address="local",
-        num_cpus=math.ceil(config.workers.replicas * config.workers.cpus),
+        num_cpus=math.ceil(workers_here(config.workers, os.cpu_count() or 1) * config.workers.cpus),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level=logging.WARNING,
@@ -93,32 +114,40 @@ def _start_ray(config: RunConfig) -> None:
     )
 
 
+def workers_here(workers: WorkerGroup, cpus: int) -> int:
+    """How many workers a Ray of our own makes room for, on a machine with so many CPUs: as many as were asked for, or
+    between the fewest and the most as many as have a CPU of their own."""
+    return max(workers.fewest, min(workers.most, int(cpus // workers.cpus)))
+
+
 def train(config: RunConfig, data: TargetData, receive: Callable[[Progress], None]) -> Trained:
     """Trains to the end; `receive` hears of the progress, in a thread of its own.
 
     Raises:
-        ControllerError: holding the RunError that ended the run, or what the controller could not do.
-        WorkerGroupError: when the workers failed more often than MAX_WORKER_FAILURES.
+        ControllerError: holding the RunError that ended the run (also when the workers failed more often than
+            MAX_WORKER_FAILURES), or what the controller could not do.
     """
     workers = config.workers
-    with relayed(receive) as send, tempfile.TemporaryDirectory(prefix="snowmelt-ray-train-") as scratch:
-        trainer = TorchTrainer(
+    failures = MAX_WORKER_FAILURES + workers.most - workers.fewest
+    with relayed(receive) as send, handover() as desk, tempfile.TemporaryDirectory(prefix="snowmelt-ray-") as scratch:
+        trainer = ElasticTrainer(
             train_worker,
-            train_loop_config={"config": config.model_dump_json(by_alias=True), "data": data, "send": send},
+            handover=desk,
+            train_loop_config={
+                "config": config.model_dump_json(by_alias=True),
+                "data": data,
+                "send": send,
+                "handover": desk,
+            },
             torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=workers.replicas,
-                use_gpu=workers.gpus > 0,
-                resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
-            ),
+            scaling_config=scaling_config(workers),
             # Ray's own storage holds nothing of ours (see training/checkpoint.py). It is a new folder each time,
-            # because a second run
-            # with the same folder and name would silently resume from what the first left there.
+            # because a second run with the same folder and name would silently resume from what the first left there.
             run_config=RayRunConfig(
                 name=f"{config.job.uid}-a{config.job.attempt}",
                 storage_path=scratch,
-                failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
-                callbacks=[StopAtNamedFailure()],
+                failure_config=FailureConfig(max_failures=-1),  # StopWithoutProgress counts
+                callbacks=[StopAtNamedFailure(), StopWithoutProgress(desk.count, limit=failures)],
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )

@@ -54,7 +54,7 @@ def publish(config: RunConfig, trained: Trained) -> FinalRecord:
     files = {
         layout.MODEL: best.model,
         layout.MODEL_CONFIG: _json(trained.model),
-        layout.METRICS: _json(_metrics(config, trained)),
+        layout.METRICS: _json(_metrics(trained)),
         layout.HISTORY: "".join(
             epoch.model_dump_json(by_alias=True, exclude_none=True) + "\n" for epoch in trained.state.history
         ).encode(),
@@ -130,7 +130,7 @@ def _sentence(config: RunConfig, trained: Trained) -> str:
     return f"{how}: {measured}, wanted {wanted}"
 
 
-def _metrics(config: RunConfig, trained: Trained) -> dict[str, Any]:
+def _metrics(trained: Trained) -> dict[str, Any]:
     best = trained.state.best
     return {
         "reason": trained.reason,
@@ -138,7 +138,7 @@ def _metrics(config: RunConfig, trained: Trained) -> dict[str, Any]:
         "test": trained.test,
         "best": None if best is None else {"stage": best.stage, "epoch": best.epoch},
         "stages": [row.to_json_dict() for row in trained.state.rows],
-        "workers": config.workers.replicas,
+        "workers": trained.workers,
         "versions": {name: version(name) for name in ("snowmelt", "torch", "torchvision", "ray")}
         | {"python": platform.python_version()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, Traini
 from snowmelt_trainer.data.samples import SampleSet, TargetData
 from snowmelt_trainer.data.transforms import View, resolve
 from snowmelt_trainer.driver.failures import sendable_errors
+from snowmelt_trainer.driver.handover import Handover
 from snowmelt_trainer.driver.layout import Layout, fingerprint
 from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.errors import RunError
@@ -29,6 +31,7 @@ from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.precision import choose_precision
+from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.rig import Reporter, Rig
 from snowmelt_trainer.training.state import RunState, as_metrics, deciding_metric
 from snowmelt_trainer.training.walk import walk
@@ -36,6 +39,8 @@ from snowmelt_trainer.training.walk import walk
 MAX_EVALUATION_BATCH = 256
 MAX_WARNINGS, MAX_WARNING = 8, 256
 """As the contract's Progress bounds them."""
+CHECKPOINT_EVERY_SECONDS = 300.0
+"""Where workers come and go: the most training that a lost one costs, unless checkpointEverySteps says otherwise."""
 
 
 class Trained(Contract):
@@ -48,6 +53,8 @@ class Trained(Contract):
     test: Metrics
     precision: Precision
     """The one that was chosen."""
+    workers: int
+    """How many trained in the end."""
     augmentation: Augmentation
     """The level that was used."""
     model: dict[str, Any]
@@ -55,8 +62,8 @@ class Trained(Contract):
 
 
 def train_worker(payload: dict[str, Any]) -> str:
-    """Ray Train's training function. `payload` has `config` (RunConfig as JSON), `data` (TargetData) and `send` (a
-    Sender).
+    """Ray Train's training function. `payload` has `config` (RunConfig as JSON), `data` (TargetData), `send` (a
+    Sender) and `handover` (a Handover).
 
     Returns `Trained` as JSON, the same on every worker.
 
@@ -69,10 +76,13 @@ def train_worker(payload: dict[str, Any]) -> str:
         torch.set_num_threads(max(1, int(config.workers.cpus)))
         context = train.get_context()
         world = World(context.get_world_rank(), context.get_world_size(), get_device())
-        return fine_tune(config, payload["data"], world, payload["send"]).model_dump_json(by_alias=True)
+        requests = _requests(config, world, payload["handover"])
+        return fine_tune(config, payload["data"], world, payload["send"], requests).model_dump_json(by_alias=True)
 
 
-def fine_tune(config: RunConfig, data: TargetData, world: World, send: Sender) -> Trained:
+def fine_tune(
+    config: RunConfig, data: TargetData, world: World, send: Sender, requests: CheckpointRequests | None = None
+) -> Trained:
     """Builds the backbone, walks the stages, and measures the delivered model once on the test data.
 
     Raises:
@@ -87,7 +97,7 @@ def fine_tune(config: RunConfig, data: TargetData, world: World, send: Sender) -
         image_size=config.data.image_size,
     )
     backbone.model.to(world.device)
-    rig = _rig(config, data, world, send, backbone)
+    rig = replace(_rig(config, data, world, send, backbone), requests=requests or CheckpointRequests())
     walked = walk(rig)
     test: Metrics = {}
     if data.test is not None:
@@ -101,6 +111,7 @@ def fine_tune(config: RunConfig, data: TargetData, world: World, send: Sender) -
         validation=as_metrics(walked.best.values),
         test=test,
         precision=rig.precision,
+        workers=world.size,
         augmentation=resolve(config.data.augmentation, len(data.train)),
         model=model_config(
             backbone.model,
@@ -109,6 +120,17 @@ def fine_tune(config: RunConfig, data: TargetData, world: World, send: Sender) -
             preprocessing=backbone.preprocessing,
             image_size=config.data.image_size,
         ),
+    )
+
+
+def _requests(config: RunConfig, world: World, handover: Handover) -> CheckpointRequests:
+    elastic, by_steps = config.workers.elastic is not None, config.optimization.checkpoint_every_steps
+    return CheckpointRequests(
+        world=world,
+        asked=handover.asked,
+        kept=handover.kept,
+        every_seconds=CHECKPOINT_EVERY_SECONDS if by_steps is None else None,
+        enabled=elastic,
     )
 
 
@@ -139,6 +161,7 @@ def _rig(config: RunConfig, data: TargetData, world: World, send: Sender, backbo
         ),
         warnings=tuple(warning[:MAX_WARNING] for warning in data.warnings[:MAX_WARNINGS]),
         send=send,
+        workers=world.size,
     )
     rig = Rig(
         config=config,
@@ -161,15 +184,16 @@ def _rig(config: RunConfig, data: TargetData, world: World, send: Sender, backbo
 
 def _require_enough_images(rig: Rig) -> None:
     """Each worker needs an image in every step, and two where BatchNorm computes statistics over them."""
-    fewest = min(rig.images_in(step) for step in range(rig.train.steps)) // rig.world.size
+    workers = rig.config.workers.most
+    fewest = min(rig.images_in(step) for step in range(rig.train.steps)) // workers
     has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in rig.model.modules())
     needed = 2 if has_batch_norm else 1
     if fewest < needed:
         raise RunError(
             Reason.INVALID_CONFIG,
-            f"spec.optimization.batchSize {rig.config.optimization.batch_size} over {rig.world.size} workers and "
+            f"spec.optimization.batchSize {rig.config.optimization.batch_size} over {workers} workers and "
             f"{rig.samples} training images leaves a worker {fewest} images in a step, and it needs {needed}: "
-            "raise batchSize or lower spec.workers.replicas",
+            f"raise batchSize or lower spec.workers.{'elastic.max' if rig.config.workers.elastic else 'replicas'}",
         )
 
 

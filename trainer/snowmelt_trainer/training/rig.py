@@ -20,6 +20,7 @@ from snowmelt_trainer.data.loading import EvaluationLoader, TrainingLoader
 from snowmelt_trainer.stages import Stage
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.snapshot import Pace, snapshot
 from snowmelt_trainer.training.state import RunState, deciding_metric
 
@@ -36,6 +37,8 @@ class Reporter:
     data: DataStatus
     warnings: tuple[str, ...]
     send: Callable[[Progress], None]
+    workers: int = 1
+    """How many train."""
     clock: Callable[[], float] = time.monotonic
     pace: Pace = field(default_factory=Pace)
     checkpoint: CheckpointStatus | None = None
@@ -73,6 +76,7 @@ class Reporter:
                 checkpoint=self.checkpoint,
                 data=self.data,
                 warnings=self.warnings,
+                workers=self.workers,
                 now=datetime.now(UTC),
                 finished=finished,
             )
@@ -98,6 +102,7 @@ class Rig:
     fingerprint: str
     store: CheckpointStore
     reporter: Reporter
+    requests: CheckpointRequests = field(default_factory=CheckpointRequests)
     clock: Callable[[], float] = time.monotonic
 
     @property

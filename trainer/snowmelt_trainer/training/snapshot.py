@@ -78,6 +78,7 @@ def snapshot(
     checkpoint: CheckpointStatus | None,
     data: DataStatus,
     warnings: tuple[str, ...],
+    workers: int,
     now: datetime,
     finished: bool = False,
 ) -> Progress:
@@ -104,6 +105,7 @@ def snapshot(
             if remaining is None or finished
             else now + timedelta(seconds=round(remaining)),
             last_update_time=now,
+            workers=workers,
         ),
         metrics=MetricsStatus(
             train={} if newest is None else {Metric.LOSS.value: decimal(newest.train_loss)},

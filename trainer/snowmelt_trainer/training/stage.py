@@ -101,7 +101,8 @@ class StageTraining:
             self._count(done, self.sizes[step])
             if done == rig.train.steps:
                 break
-            if every is not None and (state.epoch * rig.train.steps + done) % every == 0:
+            planned = every is not None and (state.epoch * rig.train.steps + done) % every == 0
+            if rig.requests.due() or planned:
                 self._checkpoint_within_epoch()
             elif done % CHECK_EVERY_STEPS == 0:
                 self._loss_sum()
@@ -190,6 +191,7 @@ class StageTraining:
             validation=counts.values,
             seconds=round(state.stage_seconds, 3),
             samples_per_second=per_second(state.samples, state.train_seconds),
+            workers=rig.world.size,
             ended=state.ended,
             weights=agreed_digests(rig.model, rig.world, f"after stage {state.stage + 1} ({stage.name})")
             if state.ended
@@ -203,4 +205,5 @@ class StageTraining:
             return
         name = checkpoint_name(state.stage + 1, state.epoch, state.step)
         self.rig.store.write(name, pack_model(self.rig.model), pack_optimizer(self.optimizer), state)
+        self.rig.requests.written()
         self.rig.reporter.kept(state)

@@ -46,6 +46,8 @@ class Epoch(Contract):
     seconds: float
     """Time spent in the stage so far."""
     samples_per_second: float
+    workers: int = 1
+    """How many trained when the epoch ended."""
     ended: StageEnd | None = None
     weights: tuple[str, ...] = ()
     """At the end of a stage, the digest of each worker's weights and buffers, by rank."""
