@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, FineTuneJob
 from snowmelt_operator.cluster import Cluster
 from snowmelt_operator.decide import Decision, Observed
-from snowmelt_operator.decide.state import DeleteJob, LaunchAttempt, StopAttempt
+from snowmelt_operator.decide.state import AskForWorkers, DeleteJob, LaunchAttempt, StopAttempt
 from snowmelt_operator.launchers.base import Launch, Launcher, LaunchRefusedError
 from snowmelt_operator.progress.tokens import SigningKey, expiry
 from snowmelt_operator.render.config import progress_url, run_config
@@ -44,6 +44,8 @@ async def act(seen: Observed, decision: Decision, means: Means) -> None:
                 await means.launcher.launch(_launch(seen, attempt, means))
             case StopAttempt(attempt):
                 await means.launcher.stop(metadata, attempt)
+            case AskForWorkers(attempt, count):
+                await means.launcher.ask_for_workers(metadata, attempt, count)
             case DeleteJob():
                 await means.cluster.delete(API_VERSION, KIND, metadata.namespace, metadata.name, uid=metadata.uid)
 

@@ -27,15 +27,21 @@ MAX_EVENTS = 50
 LOG_LINES = 20
 LOG_BYTES = 64 * 1024
 """Most bytes of these lines that are asked for."""
-Verb = Literal["get", "list", "apply", "apply-status", "create", "delete"]
+Verb = Literal["get", "list", "apply", "apply-status", "create", "delete", "patch"]
 _PLURALS = {
     (API_VERSION, KIND): "finetunejobs",
     ("ray.io/v1", "RayJob"): "rayjobs",
+    ("ray.io/v1", "RayCluster"): "rayclusters",
     ("v1", "Secret"): "secrets",
     ("events.k8s.io/v1", "Event"): "events",
     ("v1", "Pod"): "pods",
 }
-_APPLY = "application/apply-patch+yaml"
+_CONTENT = {
+    "apply": "application/apply-patch+yaml",
+    "apply-status": "application/apply-patch+yaml",
+    "patch": "application/json-patch+json",
+}
+"""Of a request's body, where it is not plain JSON."""
 _WHOLE = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """For writes whose answer is not read: the API server need not send the object back."""
@@ -90,6 +96,12 @@ class Cluster(Protocol):
 
     async def create(self, manifest: dict[str, Any]) -> bool:
         """Create an object; False when one of that name exists already."""
+        ...
+
+    async def change(
+        self, api_version: str, kind: str, namespace: str, name: str, operations: list[dict[str, Any]]
+    ) -> bool:
+        """A JSON patch (RFC 6902); False when there is no such object."""
         ...
 
     async def delete(self, api_version: str, kind: str, namespace: str, name: str, *, uid: str | None = None) -> bool:
@@ -197,6 +209,18 @@ class KubernetesCluster:
             raise
         return True
 
+    async def change(
+        self, api_version: str, kind: str, namespace: str, name: str, operations: list[dict[str, Any]]
+    ) -> bool:
+        path, query = _path(api_version, kind, namespace, name), {"fieldManager": FIELD_MANAGER}
+        try:
+            await self._request("patch", kind, path, query=query, body=operations, accept=_METADATA)
+        except ClusterRefusedError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
     async def delete(self, api_version: str, kind: str, namespace: str, name: str, *, uid: str | None = None) -> bool:
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
@@ -271,7 +295,7 @@ class KubernetesCluster:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: dict[str, Any] | None = None,
+        body: dict[str, Any] | list[dict[str, Any]] | None = None,
         accept: str = _WHOLE,
     ) -> dict[str, Any]:
         status, content = await self._send(verb, kind, path, query=query, body=body, accept=accept)
@@ -284,14 +308,14 @@ class KubernetesCluster:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: dict[str, Any] | None = None,
+        body: dict[str, Any] | list[dict[str, Any]] | None = None,
         accept: str = _WHOLE,
     ) -> tuple[int, bytes]:
         method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         answered = False
         try:
-            headers = await self._headers("application/json" if method != "PATCH" else _APPLY, accept)
+            headers = await self._headers(_CONTENT.get(verb, "application/json"), accept)
             response = await self.api_client.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=self._timeout
             )

@@ -16,6 +16,7 @@ Object = dict[str, Any]
 PATHS = {
     "finetunejobs": "/apis/snowmelt.dev/v1alpha1",
     "rayjobs": "/apis/ray.io/v1",
+    "rayclusters": "/apis/ray.io/v1",
     "secrets": "/api/v1",
     "pods": "/api/v1",
     "serviceaccounts": "/api/v1",

@@ -34,7 +34,10 @@ def _ended_like_a_ctrl_c() -> None:
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """etcd and kube-apiserver with Snowmelt's and KubeRay's real CRDs and the operator's RBAC."""
     try:
-        binaries, rayjob_crds = find_binaries(), [file for file in kuberay_crds() if "rayjobs" in file.name]
+        binaries, rayjob_crds = (
+            find_binaries(),
+            [file for file in kuberay_crds() if file.stem.endswith(("rayjobs", "rayclusters"))],
+        )
     except BinariesMissingError as error:
         pytest.fail(str(error), pytrace=False)
     with ControlPlane(tmp_path_factory.mktemp("kube"), binaries=binaries, audit=True) as plane:

@@ -35,6 +35,17 @@ class KubeRayStandIn:
             startTime=_now(),
         )
 
+    def makes_the_cluster(self, name: str) -> Object:
+        """The RayCluster of a RayJob: its spec as it stands there."""
+        rayjob = self._api.until("rayjobs", name, lambda _: True)
+        manifest = {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayCluster",
+            "metadata": {"name": f"{name}-abc34"},
+            "spec": rayjob["spec"]["rayClusterSpec"],
+        }
+        return self._api.create("rayclusters", manifest)
+
     def runs(self, name: str) -> Object:
         """From the cluster coming up to the Ray job running."""
         self.initializes(name)

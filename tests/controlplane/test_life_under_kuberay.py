@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 from hack.kube import ControlPlane
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
-from tests.controlplane.api import condition, has, is_at_attempt, is_in_phase
+from tests.controlplane.api import Object, condition, has, is_at_attempt, is_in_phase
 from tests.controlplane.jobs import failed, manifest, post, snapshot, succeeded
 from tests.controlplane.kuberay_standin import collect_garbage
 from tests.controlplane.operators import Served
@@ -182,3 +183,23 @@ def test_a_token_is_good_for_its_own_job_and_its_own_attempt_alone(served: Serve
     job = api.get("finetunejobs", "mine")
     assert job is not None
     assert "progress" not in job["status"]
+
+
+def test_an_elastic_job_starts_with_the_fewest_pods_and_asks_for_the_rest_once_it_runs(served: Served) -> None:
+    api, kuberay = served.api, served.kuberay
+    api.create("finetunejobs", manifest("elastic", workers={"elastic": {"min": 2, "max": 5}}))
+    (group,) = kuberay.makes_the_cluster("elastic-a1")["spec"]["workerGroupSpecs"]
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (2, 2, 5)
+
+    def replicas(count: int) -> Callable[[Object], bool]:
+        return lambda cluster: cluster["spec"]["workerGroupSpecs"][0]["replicas"] == count
+
+    kuberay.initializes("elastic-a1")
+    api.until("finetunejobs", "elastic", is_in_phase("Starting"))
+    assert replicas(2)(api.until("rayclusters", "elastic-a1-abc34", lambda _: True))
+    kuberay.runs("elastic-a1")
+    grown = api.until("rayclusters", "elastic-a1-abc34", replicas(5))
+
+    assert post(kuberay, "elastic-a1", snapshot(1, 1, percent=40)).status_code == 200
+    api.until("finetunejobs", "elastic", has("Progressing"))
+    assert api.get("rayclusters", "elastic-a1-abc34") == grown  # asked for once

@@ -53,6 +53,8 @@ class Run:
     cluster_ready: bool = False
     started_at: datetime | None = None
     dashboard_url: str | None = None
+    ray_cluster: str = ""
+    """The RayCluster that runs it, where there is one."""
     stopping: bool = False
     """Its end was asked for, and is not reached."""
 

@@ -65,11 +65,19 @@ class StopAttempt:
 
 
 @dataclass(frozen=True)
+class AskForWorkers:
+    """Ask for room for so many workers of this attempt; asked for again, it changes nothing."""
+
+    attempt: int
+    count: int
+
+
+@dataclass(frozen=True)
 class DeleteJob:
     """Delete the FineTuneJob: its time after the end is over."""
 
 
-Action = LaunchAttempt | StopAttempt | DeleteJob
+Action = LaunchAttempt | StopAttempt | AskForWorkers | DeleteJob
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import RunPhase
 from snowmelt_operator.api.status import MAX_INCIDENTS, Incident
 from snowmelt_operator.api.trouble import Trouble
+from snowmelt_operator.api.v1alpha1 import FineTuneJob
 from snowmelt_operator.decide import clock
 from snowmelt_operator.decide.state import Observed
 
@@ -44,7 +45,16 @@ _ENDS_AN_ATTEMPT = (Reason.CONTAINER_CRASH_LOOP_BACK_OFF, Reason.CONTAINER_OOM_K
 
 def lasting(seen: Observed) -> Trouble | None:
     """What keeps the attempt's pods from running, and has for a while."""
-    return _gravest(trouble for trouble in seen.troubles if not trouble.is_over and _has_settled(seen, trouble))
+    return _gravest(trouble for trouble in _troubles(seen) if not trouble.is_over and _has_settled(seen, trouble))
+
+
+def _troubles(seen: Observed) -> list[Trouble]:
+    """Without what is none: a training elastic job's pods may wait for room as long as it takes."""
+    job, run = seen.job, seen.run
+    may_wait = isinstance(job, FineTuneJob) and job.spec.workers.elastic is not None
+    if not may_wait or run is None or run.phase is not RunPhase.RUNNING:
+        return list(seen.troubles)
+    return [trouble for trouble in seen.troubles if trouble.reason is not Reason.UNSCHEDULABLE]
 
 
 def cause(seen: Observed) -> Trouble | None:

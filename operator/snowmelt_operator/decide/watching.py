@@ -11,7 +11,7 @@ from snowmelt_operator.api.v1alpha1 import FineTuneJob
 from snowmelt_operator.decide import clock, troubles
 from snowmelt_operator.decide.conditions import Says
 from snowmelt_operator.decide.outcomes import accepted, checkpoint, incident_events, status
-from snowmelt_operator.decide.state import Decision, Observed, find_condition
+from snowmelt_operator.decide.state import Action, AskForWorkers, Decision, Observed, find_condition
 
 PEEK = (timedelta(seconds=15), timedelta(seconds=60))
 """How often a starting attempt is looked at though nobody says anything: at first, and after a while."""
@@ -42,8 +42,17 @@ def watching(seen: Observed) -> Decision:
         "watching",
         status=status(seen, says, attempts=attempts, run_name=run.name, dashboard_url=run.dashboard_url),
         events=incident_events(seen),
+        actions=_room_to_grow(job, run),
         recheck_after=min((wait for wait in waits if wait is not None), default=None),
     )
+
+
+def _room_to_grow(job: FineTuneJob, run: Run) -> tuple[Action, ...]:
+    """An attempt starts with the fewest workers; it takes in the others as they come."""
+    elastic = job.spec.workers.elastic
+    if elastic is None or run.stopping or run.phase is not RunPhase.RUNNING:
+        return ()
+    return (AskForWorkers(run.attempt, elastic.max),)
 
 
 def _cluster_ready(seen: Observed, run: Run) -> Says:

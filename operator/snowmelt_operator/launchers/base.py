@@ -65,6 +65,10 @@ class Launcher(Protocol):
         """Stop an attempt; one that is not there counts as stopped."""
         ...
 
+    async def ask_for_workers(self, job: ObjectMeta, attempt: int, count: int) -> None:
+        """Ask for room for so many workers of a running attempt; what is asked for already stays so."""
+        ...
+
     async def refresh(self) -> None:
         """List everything anew."""
         ...

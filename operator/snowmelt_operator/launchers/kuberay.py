@@ -16,6 +16,7 @@ from snowmelt_operator.render.names import SELECTOR, rayjob_name
 from snowmelt_operator.render.rayjob import (
     RAYJOB_API_VERSION,
     RAYJOB_KIND,
+    WORKER_GROUP,
     RuntimeDefaults,
     render_rayjob,
     render_secret,
@@ -46,6 +47,8 @@ class KubeRayLauncher:
         self.pods = Pods(cluster, wake=wake)
         self._known: dict[str, dict[int, _Known]] = {}
         self._listed: list[tuple[str, int]] = []
+        self._asked: dict[str, int] = {}
+        """How many workers were asked for, by the RayJob's uid."""
 
     def name(self, job: ObjectMeta, attempt: int) -> str:
         return rayjob_name(job.name, attempt)
@@ -103,6 +106,21 @@ class KubeRayLauncher:
         elif known is not None:
             self._known[job.uid][attempt] = replace(known, run=replace(known.run, stopping=True))
 
+    async def ask_for_workers(self, job: ObjectMeta, attempt: int, count: int) -> None:
+        """KubeRay submits a job once every pod is ready, so the rest is asked for once it runs (docs/design)."""
+        known = self._known.get(job.uid, {}).get(attempt)
+        if known is None or not known.run.ray_cluster or self._asked.get(known.rayjob_uid) == count:
+            return
+        group = "/spec/workerGroupSpecs/0"
+        operations: list[dict[str, Any]] = [
+            {"op": "test", "path": f"{group}/groupName", "value": WORKER_GROUP},
+            {"op": "replace", "path": f"{group}/replicas", "value": count},
+        ]
+        if await self._cluster.change(
+            RAYJOB_API_VERSION, "RayCluster", job.namespace, known.run.ray_cluster, operations
+        ):
+            self._asked[known.rayjob_uid] = count
+
     async def refresh(self) -> None:
         before = [(uid, attempt) for uid, attempts in self._known.items() for attempt in attempts]
         listed = await self._cluster.list_objects(RAYJOB_API_VERSION, RAYJOB_KIND, label_selector=SELECTOR)
@@ -149,7 +167,9 @@ class KubeRayLauncher:
 
     def _forget(self, uid: str, attempt: int) -> None:
         attempts = self._known.get(uid, {})
-        attempts.pop(attempt, None)
+        known = attempts.pop(attempt, None)
+        if known is not None:
+            self._asked.pop(known.rayjob_uid, None)
         if not attempts:
             self._known.pop(uid, None)
 

@@ -132,6 +132,9 @@ class RayLauncher:
             self._runs[submission] = replace(self._runs[submission], stopping=True)
             self._active.set()
 
+    async def ask_for_workers(self, job: ObjectMeta, attempt: int, count: int) -> None:
+        """Nothing to do: Ray Train itself tells Ray's autoscaler, where there is one, what it could use."""
+
     async def refresh(self) -> None:
         """One request for all jobs; wakes the FineTuneJobs of those that changed."""
         before = dict(self._runs)

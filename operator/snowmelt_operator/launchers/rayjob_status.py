@@ -52,6 +52,7 @@ class _Status(_Part):
     message: str = ""
     start_time: datetime | None = None
     dashboard_url: str | None = Field(default=None, alias="dashboardURL")
+    ray_cluster_name: str = ""
     ray_cluster_status: _ClusterStatus = _ClusterStatus()
 
 
@@ -102,6 +103,7 @@ class RayJob(_Part):
             cluster_ready=self.status.ray_cluster_status.state == "ready" or phase is RunPhase.RUNNING,
             started_at=self.status.start_time,
             dashboard_url=self.status.dashboard_url,
+            ray_cluster=self.status.ray_cluster_name,
             stopping=self.metadata.deletion_timestamp is not None,
         )
 

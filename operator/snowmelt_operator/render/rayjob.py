@@ -17,6 +17,7 @@ from snowmelt_trainer.contract.uri import claim_of
 
 RAYJOB_API_VERSION = "ray.io/v1"
 RAYJOB_KIND = "RayJob"
+WORKER_GROUP = "workers"
 VOLUMES_ROOT = "/mnt/snowmelt"
 """Where claims are mounted in the pods."""
 RUN_FOLDER = "/etc/snowmelt/run"
@@ -135,7 +136,7 @@ def _worker_group(job: FineTuneJob, attempt: int, defaults: RuntimeDefaults) -> 
     workers, resources = worker_group(job.spec), job.spec.workers.resources
     requests_and_limits = _given(requests=dict(resources.requests), limits=dict(resources.limits))
     return {
-        "groupName": "workers",
+        "groupName": WORKER_GROUP,
         # KubeRay submits the job once every pod of the cluster is ready, so it is asked for no more than must be there.
         "replicas": workers.fewest,
         "minReplicas": workers.fewest,

@@ -102,6 +102,7 @@ class ScriptedLauncher:
         self.launched: list[Launch] = []
         self.stopped: list[str] = []
         self.swept: list[set[str]] = []
+        self.asked: list[tuple[str, int]] = []
 
     def _called(self, method: str) -> None:
         if method in self.fails:
@@ -137,6 +138,10 @@ class ScriptedLauncher:
         self.stopped.append(self.name(job, attempt))
         if (run := self.runs.get((job.uid, attempt))) is not None:
             self.runs[job.uid, attempt] = replace(run, phase=RunPhase.STOPPED)
+
+    async def ask_for_workers(self, job: ObjectMeta, attempt: int, count: int) -> None:
+        self._called("ask_for_workers")
+        self.asked.append((self.name(job, attempt), count))
 
     async def refresh(self) -> None:
         self._called("refresh")

@@ -14,7 +14,7 @@ from snowmelt_operator.api.run import HANDED_OVER, RunPhase
 from snowmelt_operator.api.stored import InvalidJob, read_job
 from snowmelt_operator.decide import decide
 from snowmelt_operator.decide.rules import STOP_GRACE
-from snowmelt_operator.decide.state import DeleteJob, LaunchAttempt, StopAttempt
+from snowmelt_operator.decide.state import AskForWorkers, DeleteJob, LaunchAttempt, Observed, StopAttempt
 from snowmelt_trainer.contract.reasons import Outcome
 from snowmelt_trainer.contract.reasons import Reason as TrainerReason
 from tests.unit.operator_core.building import (
@@ -323,3 +323,23 @@ def test_a_conditions_transition_time_moves_only_with_its_status() -> None:
     assert (still.message, still.last_transition_time) == ("pulling the image", NOW)
     running = condition(decide(replace(later, run=run())), ConditionType.RUNNING)
     assert running.last_transition_time == later.now
+
+
+ELASTIC = {"elastic": {"min": 2, "max": 8}}
+
+
+def test_a_running_elastic_attempt_is_asked_room_for_all_its_workers() -> None:
+    decision = decide(seen(under_way(workers=ELASTIC), run(RunPhase.RUNNING)))
+    assert decision.actions == (AskForWorkers(1, 8),)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        seen(under_way(workers=ELASTIC), run(RunPhase.STARTING)),
+        seen(under_way(workers=ELASTIC), run(RunPhase.RUNNING, stopping=True)),
+        seen(under_way(workers={"replicas": 8}), run(RunPhase.RUNNING)),
+    ],
+)
+def test_no_more_is_asked_for_before_it_runs_or_where_the_number_is_fixed(given: Observed) -> None:
+    assert decide(given).actions == ()

@@ -254,3 +254,10 @@ def test_what_a_job_leaves_out_is_left_out_of_its_rayjob() -> None:
 
     for finetunejob in (job(), job(workers={"resources": {"limits": {"nvidia.com/gpu": 1}}})):
         assert empty(render_rayjob(finetunejob, 1, DEFAULTS), "rayjob") == []
+
+
+def test_an_elastic_job_starts_with_the_fewest_workers_because_kuberay_waits_for_every_pod() -> None:
+    (group,) = render_rayjob(job(workers={"elastic": {"min": 2, "max": 8}}), 1, DEFAULTS)["spec"]["rayClusterSpec"][
+        "workerGroupSpecs"
+    ]
+    assert [group[name] for name in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 8]
