@@ -66,6 +66,10 @@ class RuntimeDefaults:
 
 def render_secret(job: FineTuneJob, attempt: int, config: RunConfig, token: str) -> dict[str, Any]:
     """The Secret that the head mounts: config.json and token. It goes with the FineTuneJob."""
+    # A pod is one worker. Its Ray counts whole CPUs, so two workers that reserve half a CPU each would share a pod, and
+    # the other stay idle.
+    whole = config.workers.model_copy(update={"cpus": max(1.0, config.workers.cpus)})
+    config = config.model_copy(update={"workers": whole})
     return {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -261,3 +261,12 @@ def test_an_elastic_job_starts_with_the_fewest_workers_because_kuberay_waits_for
         "workerGroupSpecs"
     ]
     assert [group[name] for name in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 8]
+
+
+def test_workers_of_less_than_a_cpu_are_not_packed_into_one_pod() -> None:
+    finetunejob = job(workers={"replicas": 2, "resources": {"requests": {"cpu": "500m"}}})
+    config = run_config(finetunejob.spec, IDENTITY, progress=None, volumes_root="/mnt/snowmelt")
+    told = RunConfig.model_validate_json(render_secret(finetunejob, 1, config, "token")["stringData"]["config.json"])
+    (group,) = render_rayjob(finetunejob, 1, DEFAULTS)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["num-cpus"] == "1"
+    assert told.workers.cpus == 1.0
