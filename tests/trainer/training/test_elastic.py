@@ -121,6 +121,7 @@ def config(configure: Configure, tmp_path: Path) -> RunConfig:
     return config.model_copy(update={"volumes_root": str(tmp_path / "volumes")})
 
 
+@pytest.mark.timeout(900)  # three starts of a worker group, on machines of any load
 def test_a_run_grows_and_shrinks_with_the_room_and_learns_as_if_nothing_had_been(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
