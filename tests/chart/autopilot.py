@@ -21,12 +21,12 @@ def play_a_life(api: Api, name: str, over: Callable[[], bool]) -> bool:
     """A FineTuneJob that needs every right of the operator; ends as soon as `over()`. True when all of it was played.
 
     The namespace has to be empty. A pod of the first attempt has a volume that cannot be mounted, another one fails,
-    and somebody deletes its RayJob; the second attempt succeeds; the time after it is over, and the operator deletes
-    the job with all that belongs to it.
+    room for a second worker is asked for, and somebody deletes its RayJob; the second attempt succeeds; the time after
+    it is over, and the operator deletes the job with all that is its own.
     """
     if api.get("serviceaccounts", "default") is None:
         api.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
-    api.create("finetunejobs", manifest(name, ttlSecondsAfterFinished=1))
+    api.create("finetunejobs", manifest(name, ttlSecondsAfterFinished=1, workers={"elastic": {"min": 1, "max": 2}}))
     kuberay = KubeRayStandIn(api)
     end = time.monotonic() + LIFE_S
     while time.monotonic() < end and not over():
@@ -44,7 +44,7 @@ def play_a_life(api: Api, name: str, over: Callable[[], bool]) -> bool:
 
 def clear(api: Api) -> None:
     """Delete all jobs and what belongs to them, beside an operator that may do the same."""
-    for resource in ("finetunejobs", "rayjobs", "secrets", "pods"):
+    for resource in ("finetunejobs", "rayjobs", "rayclusters", "secrets", "pods"):
         for item in api.list(resource):
             name = item["metadata"]["name"]
             try:
@@ -64,15 +64,18 @@ def _move_on(api: Api, kuberay: KubeRayStandIn, rayjob: Object, job: str) -> Non
         return
     match rayjob.get("status", {}).get("jobDeploymentStatus"):
         case None if rayjob_name.endswith("-a1"):
+            kuberay.makes_the_cluster(rayjob_name)
             _pods_fail(api, rayjob_name)
             kuberay.initializes(rayjob_name)
         case "Initializing":
             if has("ClusterReady", status="False", reason="VolumeError")(api.get("finetunejobs", job) or {}):
                 kuberay.runs(rayjob_name)
         case None:
+            kuberay.makes_the_cluster(rayjob_name)
             kuberay.runs(rayjob_name)
         case "Running" if rayjob_name.endswith("-a1"):
-            if (api.get("finetunejobs", job) or {}).get("status", {}).get("phase") == "Running":
+            is_running = (api.get("finetunejobs", job) or {}).get("status", {}).get("phase") == "Running"
+            if is_running and kuberay.workers_of(rayjob_name) == 2:
                 kuberay.vanishes(rayjob_name)
         case "Running":
             try:

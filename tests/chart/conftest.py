@@ -65,7 +65,7 @@ def fresh_plane(tmp_path: Path) -> Iterator[ControlPlane]:
 def _control_plane(folder: Path) -> Iterator[ControlPlane]:
     try:
         with ControlPlane(folder, audit=True, apiserver_args=[ADMISSION]) as plane:
-            plane.install_crds(*[file for file in kuberay_crds() if "rayjobs" in file.name])
+            plane.install_crds(*[file for file in kuberay_crds() if file.stem.endswith(("rayjobs", "rayclusters"))])
             yield plane
     except BinariesMissingError as error:
         pytest.fail(str(error), pytrace=False)

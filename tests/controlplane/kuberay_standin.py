@@ -46,6 +46,11 @@ class KubeRayStandIn:
         }
         return self._api.create("rayclusters", manifest)
 
+    def workers_of(self, name: str) -> int:
+        """How many pods the RayCluster of a RayJob is to have in its worker group."""
+        cluster = self._api.until("rayclusters", f"{name}-abc34", lambda _: True)
+        return int(cluster["spec"]["workerGroupSpecs"][0]["replicas"])
+
     def runs(self, name: str) -> Object:
         """From the cluster coming up to the Ray job running."""
         self.initializes(name)

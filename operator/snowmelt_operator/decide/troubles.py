@@ -110,7 +110,7 @@ def fresh_incidents(seen: Observed) -> tuple[Incident, ...]:
         return ()
     told = {incident.reason for incident in seen.job.status.incidents if incident.attempt == attempt}
     fresh: dict[str, Incident] = {}
-    settled = [trouble for trouble in seen.troubles if trouble.is_over or _has_settled(seen, trouble)]
+    settled = [trouble for trouble in _troubles(seen) if trouble.is_over or _has_settled(seen, trouble)]
     for trouble in (*settled, *_stall(seen)):
         if trouble.reason not in told:
             fresh.setdefault(trouble.reason, _incident(seen, trouble))

@@ -116,9 +116,12 @@ class KubeRayLauncher:
             {"op": "test", "path": f"{group}/groupName", "value": WORKER_GROUP},
             {"op": "replace", "path": f"{group}/replicas", "value": count},
         ]
-        if await self._cluster.change(
-            RAYJOB_API_VERSION, "RayCluster", job.namespace, known.run.ray_cluster, operations
-        ):
+        cluster = known.run.ray_cluster
+        try:
+            there = await self._cluster.change(RAYJOB_API_VERSION, "RayCluster", job.namespace, cluster, operations)
+        except ClusterRefusedError as error:
+            raise LauncherUnavailableError(str(error)) from error
+        if there:
             self._asked[known.rayjob_uid] = count
 
     async def refresh(self) -> None:

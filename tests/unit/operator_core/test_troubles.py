@@ -238,3 +238,15 @@ def test_a_retry_of_a_job_that_was_resumed_once_is_not_called_another_resumption
     failed = seen(under_way(active_for=30, status={"conditions": [was]}), run(RunPhase.FAILED))
     due = replace(after(failed, decide(failed)), now=NOW + timedelta(seconds=10))
     assert [event.reason for event in decide(due).events] == [Reason.LAUNCHED]
+
+
+def test_pods_of_a_training_elastic_job_may_wait_for_room_and_other_troubles_are_told() -> None:
+    waits, broken = trouble(Reason.UNSCHEDULABLE, lasted=3000), trouble(Reason.IMAGE_PULL_ERROR, lasted=3000)
+    elastic = under_way(active_for=4000, workers={"elastic": {"min": 1, "max": 4}})
+    decision = decide(seen(elastic, run(cluster_ready=True), troubles=(waits,)))
+    assert condition(decision, ConditionType.CLUSTER_READY).status == "True"
+    assert decision.events == ()
+    decision = decide(seen(elastic, run(cluster_ready=True), troubles=(waits, broken)))
+    assert [event.reason for event in decision.events] == [Reason.IMAGE_PULL_ERROR]
+    decision = decide(starting(waits, workers={"elastic": {"min": 1, "max": 4}}))
+    assert condition(decision, ConditionType.CLUSTER_READY).reason == Reason.UNSCHEDULABLE
