@@ -75,7 +75,12 @@ class Watches:
                     registry=registry, settings=build_settings(), clusterwide=not namespaces, namespaces=namespaces
                 )
                 started()
-                await kopf.run_tasks(tasks, ignored=others)
+                # What vanished after the last list and before kopf's first is told by neither.
+                relist = asyncio.get_running_loop().call_later(BEGINNING_SECONDS, self._ask_for_list)
+                try:
+                    await kopf.run_tasks(tasks, ignored=others)
+                finally:
+                    relist.cancel()
             except Exception as error:  # whatever it was, the watches must go on
                 log.warning("the watches ended: %s: %s", type(error).__name__, error)
             log.warning("the watches begin anew in %.0f s", PAUSE_SECONDS)
