@@ -99,6 +99,8 @@ class ScriptedLauncher:
         self.fails: dict[str, Exception] = {}
         self.trouble: tuple[Trouble, ...] = ()
         self.words: LastWords | None = None
+        self.read = 0
+        """How often the end of a log was asked for."""
         self.launched: list[Launch] = []
         self.stopped: list[str] = []
         self.swept: list[set[str]] = []
@@ -131,6 +133,7 @@ class ScriptedLauncher:
 
     async def last_words(self, job: ObjectMeta, attempt: int) -> LastWords | None:
         self._called("last_words")
+        self.read += 1
         return self.words
 
     async def stop(self, job: ObjectMeta, attempt: int) -> None:

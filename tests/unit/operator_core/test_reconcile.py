@@ -9,6 +9,7 @@ import pytest
 from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import RunPhase
+from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.cluster import ClusterRefusedError, ClusterUnavailableError
 from snowmelt_operator.decide.state import find_condition, is_finished
 from snowmelt_operator.launchers.base import LauncherUnavailableError, LaunchRefusedError
@@ -189,3 +190,19 @@ async def test_a_resync_without_the_launcher_wakes_the_jobs_and_sweeps_nothing(w
         await resync(world, woken).once()
     assert woken == [SHOES]
     assert world.launcher.swept == []
+
+
+async def test_the_end_of_a_log_is_read_once_and_only_when_something_went_wrong(world: World) -> None:
+    world.cluster.put(document(status={"attempts": attempts()}))
+    world.launcher.runs[UID, 1] = run(RunPhase.RUNNING)
+    world.launcher.words = LastWords("shoes-a1-head", "Killed")
+    await world.reconcile(SHOES)
+    assert world.launcher.read == 0
+    world.launcher.trouble = (Trouble(Reason.CONTAINER_OOM_KILLED, "OOMKilled", "shoes-a1-head", NOW, is_over=True),)
+    await world.reconcile(SHOES)
+    await world.reconcile(SHOES)
+    assert world.launcher.read == 1
+    job = world.store.get(SHOES)
+    assert job is not None
+    assert [(each.reason, each.log) for each in job.status.incidents] == [(Reason.CONTAINER_OOM_KILLED, "Killed")]
+    assert [event.reason for event in world.cluster.events] == [Reason.CONTAINER_OOM_KILLED]
