@@ -1,7 +1,7 @@
 """torchvision's classifiers: layer groups from input to output, a new head, pretrained weights, and the cut."""
 
 from snowmelt_trainer.backbones.build import build_backbone, describe_groups
-from snowmelt_trainer.backbones.cut import Cut, split_at
+from snowmelt_trainer.backbones.cut import Cut, between, split_at
 from snowmelt_trainer.backbones.export import load_model, model_config
 from snowmelt_trainer.backbones.freeze import set_stage, train_mode
 from snowmelt_trainer.backbones.parameters import parameter_groups
@@ -18,6 +18,7 @@ __all__ = [
     "Preprocessing",
     "architecture_info",
     "architectures",
+    "between",
     "build_backbone",
     "describe_groups",
     "load_model",

@@ -18,11 +18,13 @@ from snowmelt_trainer.backbones.types import LayerGroup
 class Cut:
     """suffix(prefix(images)) is model(images). Both halves use the model's own modules and parameters."""
 
-    prefix: nn.Module | None
+    prefix: fx.GraphModule | None
     """None when nothing can be kept out of training."""
     suffix: nn.Module
     reason: str = ""
     """Why there is no prefix, when there could have been one."""
+    at: str = ""
+    """The prefix's last operation, as the network's trace names it."""
 
     def features(self, images: Tensor) -> Tensor:
         """What the suffix takes: the prefix's output without a graph behind it, or the images themselves."""
@@ -50,7 +52,21 @@ def split_at(model: nn.Module, groups: Sequence[LayerGroup], first_trainable: in
     return Cut(
         prefix=fx.GraphModule(model, subgraph(graph, until=cuts[-1])),
         suffix=fx.GraphModule(model, subgraph(graph, after=cuts[-1])),
+        at=cuts[-1].name,
     )
+
+
+def between(model: nn.Module, earlier: Cut, later: Cut) -> fx.GraphModule:
+    """What turns the features at the earlier of two cuts of one network into those at the later one.
+
+    Raises:
+        ValueError: when `later` does not come after `earlier`, or one of them has no prefix.
+    """
+    graph = trace_parts(model, open_parts(model, head_name(model)))
+    named = {node.name: node for node in graph.nodes}
+    if earlier.at not in named or later.at not in named or named[later.at] < named[earlier.at]:
+        raise ValueError(f"the cut at {later.at or 'no node'} does not come after that at {earlier.at or 'no node'}")
+    return fx.GraphModule(model, subgraph(graph, after=named[earlier.at], until=named[later.at]))
 
 
 def _first_use(graph: fx.Graph, groups: Sequence[LayerGroup]) -> fx.Node:

@@ -37,6 +37,37 @@ class Precision(StrEnum):
     """Autocast to bfloat16; parameters and optimizer state stay in float32."""
 
 
+class CacheMode(StrEnum):
+    AUTO = "Auto"
+    """Cache where it was measured to pay."""
+    ON = "On"
+    """Cache wherever layers are frozen and the activations fit, whether or not it pays."""
+    OFF = "Off"
+    """Compute the frozen layers' output anew in every epoch."""
+
+
+class ActivationCache(Contract):
+    """What the frozen layers make of the images, kept from epoch to epoch: they need not run again."""
+
+    mode: CacheMode = CacheMode.AUTO
+    """Whether activations are kept."""
+    views: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many augmented variations of each training image are kept; epoch e sees variation e modulo this. Absent means
+    chosen by Snowmelt: half as many as the stage has epochs, within bounds. Without augmentation it is always one."""
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Most bytes that one worker keeps, in memory or on its local disk. Absent means what is free there, with room to
+    spare."""
+
+    rules = (
+        Rule(
+            field="mode",
+            holds=lambda self: self.mode is not CacheMode.OFF or (self.views is None and self.max_bytes is None),
+            cel="!has(self.mode) || self.mode != 'Off' || (!has(self.views) && !has(self.maxBytes))",
+            message="mode Off takes neither views nor maxBytes: remove them, or set mode: Auto",
+        ),
+    )
+
+
 def _off(field: str) -> Rule:
     return not_supported_yet(
         f"spec.optimization.regularization.{field}",
@@ -90,3 +121,5 @@ class Optimization(Contract):
     a number here, one is written at least every 300 seconds."""
     regularization: Regularization = Regularization()
     """Guards against overfitting."""
+    cache: ActivationCache = ActivationCache()
+    """What the frozen layers make of the images, kept from epoch to epoch."""

@@ -6,6 +6,7 @@ The trainer's driver posts it to the operator, which writes it into status; `sno
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AwareDatetime, Field, StringConstraints
@@ -98,6 +99,31 @@ class MetricsStatus(Contract):
     """The best validation result so far."""
 
 
+class CachePlace(StrEnum):
+    MEMORY = "Memory"
+    """In the workers' memory."""
+    FILE = "File"
+    """In files on the workers' local disks."""
+
+
+class CacheStatus(Contract):
+    """The cache of the frozen layers' activations in one stage: what was decided, what it cost, what it saved."""
+
+    views: Annotated[int, Field(ge=0, le=64)] = 0
+    """Variations of each training image that are kept; 0 when no cache was built."""
+    place: CachePlace | None = None
+    """Where they are kept; absent when no cache was built."""
+    bytes: Count = 0
+    """What is kept, over all workers."""
+    build_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Time spent filling it, which is nearly what the same epochs would have taken without: the slowest worker's."""
+    saved_seconds: float = 0.0
+    """Time for the frozen layers and the reading of images that later epochs did not spend, less the cost of the cache;
+    the leading worker's, measured."""
+    reason: ShortText = ""
+    """Why it was built, or why not, with the numbers that decided; or what ended it."""
+
+
 class StageRow(Contract):
     """One finished stage."""
 
@@ -117,6 +143,8 @@ class StageRow(Contract):
     """Validation metrics of the stage's best epoch."""
     ended: ShortText
     """Why the stage ended: MaxEpochs, Plateau or TargetMet."""
+    cache: CacheStatus | None = None
+    """The cache of the frozen layers' activations; absent where nothing is frozen before the first trained layer."""
 
 
 class CheckpointStatus(Contract):

@@ -42,6 +42,33 @@ def shard(order: Ids, step: int, global_batch: int, rank: int, world: int) -> Id
     return global_step(order, step, global_batch)[rank::world]
 
 
+def owners(ids: Ids, world: int) -> Ids:
+    """The worker that keeps each sample's activations: a function of the sample alone, whatever step it is in."""
+    owner: Ids = ids % world
+    return owner
+
+
+def owned_shard(order: Ids, step: int, global_batch: int, rank: int, world: int, *, at_least: int) -> Ids:
+    """The part of a step that worker `rank` computes when each sample goes to the worker that owns it.
+
+    The step's samples over all workers are those of `shard`, and one worker's are in the same order; parts differ by
+    chance. A worker left with fewer than `at_least` is given others' samples, from the worker that has the most, as
+    far as there are enough.
+    """
+    ids = global_step(order, step, global_batch)
+    if world == 1:
+        return ids
+    given = owners(ids, world)
+    counts = np.bincount(given, minlength=world)
+    while counts.min() < min(at_least, len(ids) // world):
+        poor, rich = int(counts.argmin()), int(counts.argmax())
+        given[np.flatnonzero(given == rich)[-1]] = poor
+        counts[poor] += 1
+        counts[rich] -= 1
+    share: Ids = ids[given == rank]
+    return share
+
+
 def evaluation_shard(samples: int, rank: int, world: int) -> range:
     """The samples that worker `rank` evaluates. Nothing is padded: over all workers, each sample is there once."""
     return range(rank, samples, world)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from snowmelt_trainer.data.batches import epoch_order, evaluation_shard, shard, steps_per_epoch
+from snowmelt_trainer.data.batches import Ids, epoch_order, evaluation_shard, owned_shard, shard, steps_per_epoch
 from snowmelt_trainer.data.samples import SampleSet
 from snowmelt_trainer.data.transforms import Draw, View
 from snowmelt_trainer.errors import RunError
@@ -38,6 +39,11 @@ class ImageDataset(Dataset[Sample]):
         self.view = view
         self._cacheable = cache_bytes // (3 * view.image_size**2)
         self._squares: dict[int, Tensor] = {}
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """All labels by sample id, (len,) int64."""
+        return torch.tensor(self.samples.labels, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -88,10 +94,12 @@ class TrainingLoader:
     def __init__(
         self, dataset: ImageDataset, *, seed: int, global_batch: int, rank: int, world: int, processes: int = 0
     ) -> None:
+        self.dataset = dataset
         self._samples = len(dataset)
         self._seed, self._global_batch, self._rank, self._world = seed, global_batch, rank, world
         self._steps = _Steps()
         self._loader = _loader(dataset, self._steps, processes)
+        self.processes: int = self._loader.num_workers
 
     @property
     def steps(self) -> int:
@@ -103,10 +111,23 @@ class TrainingLoader:
         does.
         """
         order = epoch_order(self._samples, seed=self._seed, stage=stage, epoch=epoch)
-        self._steps.draws = [
-            [Draw(i, stage, epoch) for i in shard(order, step, self._global_batch, self._rank, self._world).tolist()]
+        steps = range(start_step, self.steps)
+        shares = (shard(order, step, self._global_batch, self._rank, self._world) for step in steps)
+        return self.load([[Draw(i, stage, epoch) for i in share.tolist()] for share in shares])
+
+    def owned(self, stage: int, epoch: int, *, start_step: int, at_least: int) -> list[Ids]:
+        """The samples of each step from `start_step` on, divided as `owned_shard` has it instead; nothing is loaded."""
+        order = epoch_order(self._samples, seed=self._seed, stage=stage, epoch=epoch)
+        return [
+            owned_shard(order, step, self._global_batch, self._rank, self._world, at_least=at_least)
             for step in range(start_step, self.steps)
         ]
+
+    def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
+        """These samples, batch by batch. Ends whatever was being loaded before. Raises RunError as `ImageDataset`
+        does.
+        """
+        self._steps.batches = batches
         return _batches(self._loader)
 
 
@@ -116,11 +137,20 @@ class EvaluationLoader:
     """
 
     def __init__(self, dataset: ImageDataset, *, batch: int, rank: int, world: int, processes: int = 0) -> None:
+        self.dataset = dataset
         ids = list(evaluation_shard(len(dataset), rank, world))
-        self._loader = _loader(dataset, [ids[start : start + batch] for start in range(0, len(ids), batch)], processes)
+        self.batches = [ids[start : start + batch] for start in range(0, len(ids), batch)]
+        """The ids of this worker's samples."""
+        self._steps = _Steps()
+        self._loader = _loader(dataset, self._steps, processes)
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises RunError as `ImageDataset` does."""
+        return self.load(self.batches)
+
+    def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
+        """As that of `TrainingLoader`."""
+        self._steps.batches = batches
         return _batches(self._loader)
 
 
@@ -135,16 +165,16 @@ class _Steps:
     """The batch sampler: what the next iteration is to load."""
 
     def __init__(self) -> None:
-        self.draws: list[list[Draw]] = []
+        self.batches: Sequence[Sequence[int | Draw]] = []
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self.draws)
+    def __iter__(self) -> Iterator[list[int | Draw]]:
+        return (list(batch) for batch in self.batches)
 
     def __len__(self) -> int:
-        return len(self.draws)
+        return len(self.batches)
 
 
-def _loader(dataset: ImageDataset, batches: Iterable[list[int]] | _Steps, processes: int) -> DataLoader[Any]:
+def _loader(dataset: ImageDataset, batches: _Steps, processes: int) -> DataLoader[Any]:
     if len(dataset) < WORTH_PROCESSES:
         processes = 0
     return DataLoader(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snowmelt_trainer.contract import Reason
@@ -51,8 +52,9 @@ def open_data(
     test = found.test.indexed(classes) if found.test else None
     listings = [listing for listing in (found.train, found.validation, found.test) if listing]
     warnings = found.warnings + tuple(w for listing in listings for w in listing.warnings) + lonely
-    count, doubled = _inspect(train, validation, test, seen)
-    return TargetData(classes, train, validation, test, count, warnings + doubled)
+    inspected = _inspect(train, validation, test, seen)
+    train, validation = replace(train, content=inspected.train), replace(validation, content=inspected.validation)
+    return TargetData(classes, train, validation, test, inspected.duplicates, warnings + inspected.warnings)
 
 
 def target_classes(data: Data, *, volumes_root: str) -> tuple[str, ...]:
@@ -170,9 +172,18 @@ def _with_validation(
     return train.take(kept), train.take(held_out), warnings
 
 
+@dataclass(frozen=True)
+class _Inspected:
+    train: str
+    """Digest of the training files' bytes."""
+    validation: str
+    duplicates: int
+    warnings: tuple[str, ...]
+
+
 def _inspect(
     train: SampleSet, validation: SampleSet, test: SampleSet | None, seen: Callable[[int, int], None]
-) -> tuple[int, tuple[str, ...]]:
+) -> _Inspected:
     named = [("validation", validation)] + ([("test", test)] if test else [])
     of = len(train) + sum(len(samples) for _, samples in named)
     done = 0
@@ -183,5 +194,11 @@ def _inspect(
         seen(done, of)
 
     known = digests(train, count)
-    results = [duplicates(samples, digests(samples, count), known, name=name) for name, samples in named]
-    return sum(number for number, _ in results), tuple(warning for _, warnings in results for warning in warnings)
+    found = [digests(samples, count) for _, samples in named]
+    results = [duplicates(samples, own, known, name=name) for (name, samples), own in zip(named, found, strict=True)]
+    return _Inspected(
+        train=hashlib.sha256(known.tobytes()).hexdigest(),
+        validation=hashlib.sha256(found[0].tobytes()).hexdigest(),
+        duplicates=sum(number for number, _ in results),
+        warnings=tuple(warning for _, warnings in results for warning in warnings),
+    )

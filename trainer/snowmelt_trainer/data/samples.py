@@ -14,6 +14,8 @@ class SampleSet:
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     """Indices into `TargetData.classes`."""
+    content: str = ""
+    """Digest of the files' bytes, in order; empty before they were inspected."""
 
     def __post_init__(self) -> None:
         if len(self.paths) != len(self.labels):

@@ -32,13 +32,11 @@ from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.precision import choose_precision
 from snowmelt_trainer.training.requests import CheckpointRequests
-from snowmelt_trainer.training.rig import Reporter, Rig
+from snowmelt_trainer.training.rig import MAX_WARNING, MAX_WARNINGS, Reporter, Rig
 from snowmelt_trainer.training.state import RunState, as_metrics, deciding_metric
 from snowmelt_trainer.training.walk import walk
 
 MAX_EVALUATION_BATCH = 256
-MAX_WARNINGS, MAX_WARNING = 8, 256
-"""As the contract's Progress bounds them."""
 CHECKPOINT_EVERY_SECONDS = 300.0
 """Where workers come and go: the most training that a lost one costs, unless checkpointEverySteps says otherwise."""
 

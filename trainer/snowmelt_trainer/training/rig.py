@@ -25,6 +25,8 @@ from snowmelt_trainer.training.snapshot import Pace, snapshot
 from snowmelt_trainer.training.state import RunState, deciding_metric
 
 REPORT_EVERY_SECONDS = 1.0
+MAX_WARNINGS, MAX_WARNING = 8, 256
+"""As the contract's Progress bounds them."""
 
 
 @dataclass
@@ -62,6 +64,16 @@ class Reporter:
             time=datetime.now(UTC),
         )
         self.report(state)
+
+    def tick(self, state: RunState) -> None:
+        """In the course of work that is no training, such as filling a cache: says once a second that it goes on."""
+        if self.clock() >= self._due:
+            self.report(state)
+
+    def warn(self, text: str) -> None:
+        """Shows a warning in status from the next snapshot on, before older ones, of which the last may go."""
+        if text[:MAX_WARNING] not in self.warnings:
+            self.warnings = (text[:MAX_WARNING], *self.warnings)[:MAX_WARNINGS]
 
     def report(self, state: RunState, *, finished: bool = False) -> None:
         """Says at once where the run stands; `finished` when no stage follows."""

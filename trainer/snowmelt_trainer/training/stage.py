@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from snowmelt_trainer.backbones import parameter_groups, set_stage, split_at, train_mode
+from snowmelt_trainer.backbones import Cut, parameter_groups, set_stage, split_at, train_mode
+from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
 from snowmelt_trainer.training.checkpoint import checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.evaluate import evaluate
+from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, set_rate
 from snowmelt_trainer.training.precision import autocast
 from snowmelt_trainer.training.rig import Rig
@@ -41,7 +44,10 @@ class StageTraining:
     some were unfrozen later.
     """
 
-    def __init__(self, rig: Rig, state: RunState, optimizer_state: bytes) -> None:
+    def __init__(
+        self, rig: Rig, state: RunState, optimizer_state: bytes, previous: ActivationCache | None = None
+    ) -> None:
+        """`previous` is the cache of the stage before, which this stage uses where it can, and closes."""
         self.rig, self.state = rig, state
         self.stage = rig.plan[state.stage]
         optimization = rig.config.optimization
@@ -49,8 +55,8 @@ class StageTraining:
         first = min(index for index, group in enumerate(rig.groups) if group.name in self.stage.trainable)
         cut = split_at(rig.model, rig.groups, first)
         if cut.reason:
-            log.warning("stage %d: %s", self.stage.index, cut.reason)
-        self.features = cut.features
+            rig.reporter.warn(f"stage {self.stage.index}: {cut.reason}, so its frozen layers run with the trained ones")
+        self._open_cache(cut, previous)
         self.network = self._replicated(cut.suffix)
         self.optimizer = build_optimizer(
             optimization.optimizer,
@@ -63,6 +69,16 @@ class StageTraining:
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.total_steps = self.stage.max_epochs * rig.train.steps
         self.loss = torch.zeros((), dtype=torch.float64, device=rig.world.device)
+
+    def _open_cache(self, cut: Cut, previous: ActivationCache | None) -> None:
+        rig = self.rig
+        self.cut, self.before = cut, self.state.cache or CacheStatus()
+        self.cache, status = open_cache(rig, cut, self.state.stage, self.state.cache, previous)
+        self.state = self.state.model_copy(update={"cache": status})
+        norms = (one for one in cut.suffix.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm))
+        self.fewest = 2 if any(norm.training for norm in norms) else 1  # statistics over a single image are none
+        if self.cache is not None and rig.world.leads:
+            self.cache.tick = lambda: rig.reporter.tick(self.state)
 
     def _replicated(self, suffix: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.rig.world.size == 1:
@@ -93,9 +109,7 @@ class StageTraining:
         every = rig.config.optimization.checkpoint_every_steps
         self._timed_from = rig.clock()
         rig.reporter.pace.restart()
-        for step, batch in enumerate(
-            rig.train.epoch(state.stage, state.epoch, start_step=state.step), start=state.step
-        ):
+        for step, batch in enumerate(self._batches(), start=state.step):
             self._step(step, batch)
             done = step + 1
             self._count(done, self.sizes[step])
@@ -107,16 +121,28 @@ class StageTraining:
             elif done % CHECK_EVERY_STEPS == 0:
                 self._loss_sum()
 
+    def _batches(self) -> Iterator[Batch]:
+        """What is left of the epoch: features where they are kept, else images."""
+        state = self.state
+        if self.cache is None:
+            return self.rig.train.epoch(state.stage, state.epoch, start_step=state.step)
+        return self.cache.epoch(state.stage, state.epoch, start_step=state.step, at_least=self.fewest)
+
+    def _evaluate(self) -> Counts:
+        rig, cache = self.rig, self.cache
+        model, batches = (rig.model, rig.validation) if cache is None else (self.cut.suffix, cache.validation())
+        return evaluate(model, batches, classes=rig.classes, world=rig.world, precision=rig.precision)
+
     def _step(self, step: int, batch: Batch) -> None:
         rig, state = self.rig, self.state
         device, optimization = rig.world.device, rig.config.optimization
-        images, labels = batch[0].to(device, non_blocking=True), batch[1].to(device, non_blocking=True)
+        inputs, labels = batch[0].to(device, non_blocking=True), batch[1].to(device, non_blocking=True)
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
         set_rate(
             self.optimizer, rate_factor(optimization.schedule, state.epoch * rig.train.steps + step, self.total_steps)
         )
         with autocast(rig.precision, device):
-            logits = self.network(self.features(images))
+            logits = self.network(self.cut.features(inputs) if self.cache is None else inputs)
         loss = functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing
         )
@@ -168,7 +194,7 @@ class StageTraining:
         rig, stage = self.rig, self.stage
         total = self._loss_sum()
         average_buffers(rig.model, rig.world)
-        counts = evaluate(rig.model, rig.validation, classes=rig.classes, world=rig.world, precision=rig.precision)
+        counts = self._evaluate()
         now = rig.clock()
         spent, self._timed_from = now - self._timed_from, now
         before = self.state.model_copy(update={"stage_seconds": self.state.stage_seconds + spent})
@@ -197,8 +223,21 @@ class StageTraining:
             if state.ended
             else (),
         )
-        self.state = state.model_copy(update={"history": (*state.history, record)})
+        self.state = state.model_copy(
+            update={"history": (*state.history, record), "cache": self._cache_status(ended=state.ended is not None)}
+        )
         self._write(self.state)
+
+    def _cache_status(self, *, ended: bool) -> CacheStatus | None:
+        """What the cache has cost and saved so far; the workers tell each other, and status what went wrong."""
+        if self.cache is None or self.state.cache is None:
+            return self.state.cache
+        if ended:
+            self.cache.verify()
+        workers = [Account.model_validate_json(text) for text in self.rig.world.gather(self.cache.told())]
+        for note in dict.fromkeys(note for worker in workers for note in worker.notes):
+            self.rig.reporter.warn(f"stage {self.stage.index} ({self.stage.name}): {note}")
+        return combined(self.state.cache, self.before, workers)
 
     def _write(self, state: RunState) -> None:
         if not self.rig.world.leads:

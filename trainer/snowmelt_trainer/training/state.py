@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from snowmelt_trainer.contract.base import Contract
-from snowmelt_trainer.contract.progress import Metrics, StageRow, decimal
+from snowmelt_trainer.contract.progress import CacheStatus, Metrics, StageRow, decimal
 from snowmelt_trainer.contract.unfreezing import Metric, StageLimits, Target
 from snowmelt_trainer.training.metrics import Counts, improves
 
@@ -76,6 +76,8 @@ class RunState(Contract):
     """Epochs since the stage's best one."""
     ended: StageEnd | None = None
     """Set once the stage has ended."""
+    cache: CacheStatus | None = None
+    """What was decided about this stage's cache of activations; an attempt that resumes keeps to it."""
     best: Best | None = None
     rows: tuple[StageRow, ...] = ()
     """Finished stages."""
@@ -139,6 +141,7 @@ def close_stage(state: RunState, *, name: str, trainable_parameters: int) -> Run
         samples_per_second=per_second(state.samples, state.train_seconds),
         metrics=as_metrics(state.stage_best or {}),
         ended=state.ended,
+        cache=state.cache,
     )
     return RunState(
         fingerprint=state.fingerprint,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.checkpoint import best_is_gone, unpack_model
 from snowmelt_trainer.training.distributed import agreed_digests
 from snowmelt_trainer.training.rig import Rig
@@ -34,6 +35,7 @@ def walk(rig: Rig) -> Walked:
             OutputUnwritable.
     """
     state, optimizer = _resume(rig)
+    cache: ActivationCache | None = None
     target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
     while state.stage < len(rig.plan) and not target_met:
         stage = rig.plan[state.stage]
@@ -44,10 +46,13 @@ def walk(rig: Rig) -> Walked:
             )
             if rig.world.leads:
                 rig.reporter.report(state)
-            state = StageTraining(rig, state, optimizer).run()
+            training = StageTraining(rig, state, optimizer, cache)
+            state, cache = training.run(), training.cache
         target_met = state.ended is StageEnd.TARGET_MET
         state, optimizer = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters), b""
         _restore_best(rig, state)
+    if cache is not None:
+        cache.close()
     if rig.world.leads:
         rig.reporter.report(state, finished=True)
     if state.best is None:
