@@ -40,9 +40,9 @@ class Precision(StrEnum):
 class CacheMode(StrEnum):
     AUTO = "Auto"
     """Cache where it was measured to pay."""
-    ON = "On"
+    ALWAYS = "Always"
     """Cache wherever layers are frozen and the activations fit, whether or not it pays."""
-    OFF = "Off"
+    NEVER = "Never"
     """Compute the frozen layers' output anew in every epoch."""
 
 
@@ -61,9 +61,9 @@ class ActivationCache(Contract):
     rules = (
         Rule(
             field="mode",
-            holds=lambda self: self.mode is not CacheMode.OFF or (self.views is None and self.max_bytes is None),
-            cel="!has(self.mode) || self.mode != 'Off' || (!has(self.views) && !has(self.maxBytes))",
-            message="mode Off takes neither views nor maxBytes: remove them, or set mode: Auto",
+            holds=lambda self: self.mode is not CacheMode.NEVER or (self.views is None and self.max_bytes is None),
+            cel="!has(self.mode) || self.mode != 'Never' || (!has(self.views) && !has(self.maxBytes))",
+            message="mode Never takes neither views nor maxBytes: remove them, or set mode: Auto",
         ),
     )
 

@@ -76,7 +76,7 @@ def open_cache(
     variations. `previous` is the cache of the stage before, which becomes this one's to use and to close.
     """
     wanted = rig.config.optimization.cache
-    if wanted.mode is CacheMode.OFF or cut.prefix is None or (earlier is not None and earlier.views == 0):
+    if wanted.mode is CacheMode.NEVER or cut.prefix is None or (earlier is not None and earlier.views == 0):
         if previous is not None:
             previous.close()
         reason = f"not built: the network cannot be cut: {cut.reason}" if cut.reason else ""
@@ -140,7 +140,7 @@ def _decided(
     """The leading worker's decision, within what the worker with the least room has; and where files go."""
     world, wanted = rig.world, rig.config.optimization.cache
     if earlier is not None:
-        wanted = wanted.model_copy(update={"mode": CacheMode.ON, "views": earlier.views})
+        wanted = wanted.model_copy(update={"mode": CacheMode.ALWAYS, "views": earlier.views})
     work = Work(
         epochs=rig.plan[stage].max_epochs,
         samples=-(-rig.samples // world.size),

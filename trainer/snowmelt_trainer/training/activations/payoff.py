@@ -83,7 +83,7 @@ def decide(wanted: ActivationCache, work: Work, costs: Costs, room: Room) -> Dec
     """
     views = wished_views(wanted, work)
     place, fitting = _placed(views, work, costs, room)
-    fewest = 1 if wanted.views is not None or not work.augmented else FEWEST_VIEWS
+    fewest = 1 if wanted.views is not None or not work.augmented else min(FEWEST_VIEWS, views)
     if place is None or fitting < fewest:
         needed = _bytes(fewest, work, costs)
         return _not_built(
