@@ -125,3 +125,10 @@ def test_a_containers_limit_bounds_the_memory_that_may_be_used(tmp_path: Path) -
     assert resources.free_memory(meminfo, tmp_path) == 1_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert resources.free_memory(meminfo, tmp_path) == 4000 * 1024
+
+
+def test_what_an_earlier_stage_left_is_swept_away(tmp_path: Path) -> None:
+    for name in ("mine.rows", "mine.marks", "stale.rows", "stale.marks"):
+        (tmp_path / name).touch()
+    resources.sweep(tmp_path, {"mine"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.marks", "mine.rows"]

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt_trainer.data.batches import epoch_order, evaluation_shard, global_step, shard, steps_per_epoch
+from snowmelt_trainer.data.batches import (
+    epoch_order,
+    evaluation_shard,
+    global_step,
+    owned_shard,
+    owners,
+    shard,
+    steps_per_epoch,
+)
 
 SAMPLES = st.integers(1, 300)
 BATCHES = st.integers(1, 64)
@@ -76,3 +84,26 @@ def test_the_order_is_pinned_so_that_an_upgrade_cannot_change_a_resumed_run_unno
 def test_a_step_beyond_the_epoch_is_refused() -> None:
     with pytest.raises(IndexError, match="step 2 of an epoch of 2"):
         global_step(np.arange(10), 2, 5)
+
+
+@given(samples=SAMPLES, batch=BATCHES, world=st.integers(1, 6), seed=SEEDS, at_least=st.integers(1, 2))
+def test_owners_share_a_steps_samples_and_none_goes_without(
+    samples: int, batch: int, world: int, seed: int, at_least: int
+) -> None:
+    order = epoch_order(samples, seed=seed, stage=0, epoch=0)
+    for step in range(steps_per_epoch(samples, batch)):
+        together = global_step(order, step, batch)
+        shares = [owned_shard(order, step, batch, rank, world, at_least=at_least) for rank in range(world)]
+        assert sorted(chain.from_iterable(share.tolist() for share in shares)) == sorted(together.tolist())
+        assert min(map(len, shares)) >= min(at_least, len(together) // world)
+        if world == 1:
+            assert shares[0].tolist() == together.tolist()
+
+
+@given(samples=st.integers(200, 300), world=WORLDS, seed=SEEDS)
+def test_a_sample_goes_to_the_same_worker_in_every_epoch(samples: int, world: int, seed: int) -> None:
+    for epoch in range(3):
+        order = epoch_order(samples, seed=seed, stage=0, epoch=epoch)
+        for rank in range(world):
+            share = owned_shard(order, 0, 64, rank, world, at_least=1)
+            assert (owners(share, world) == rank).all()

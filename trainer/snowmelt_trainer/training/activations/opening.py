@@ -113,6 +113,9 @@ def open_cache(
         previous=previous,
         bridge=between(rig.model, previous.plan.cut, cut) if previous is not None else None,
     )
+    if directory is not None:
+        before = (*previous.plan.train, previous.plan.validation) if previous is not None else ()
+        resources.sweep(directory, {view.key for view in (*views_of, *before)})
     if decision.views < views:
         cache.fail(decision.reason.removeprefix("not built: "))
     return cache, earlier or CacheStatus(views=views, place=decision.place, reason=decision.reason[:MAX_REASON])

@@ -7,6 +7,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from snowmelt_trainer.training.activations.payoff import Transfer
@@ -69,6 +70,13 @@ def cache_directory(uid: str) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{directory} is not a private folder of this user: remove it, or set {DIRECTORY_ENV}")
     return directory
+
+
+def sweep(directory: Path, keys: Collection[str]) -> None:
+    """Removes the files of other keys than these: what an attempt that was cut off in an earlier stage left there."""
+    for path in directory.iterdir():
+        if path.stem not in keys:
+            path.unlink(missing_ok=True)
 
 
 def disk_transfer(directory: Path) -> Transfer:
