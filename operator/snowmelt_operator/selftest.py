@@ -25,7 +25,7 @@ from snowmelt_operator.settings import SettingsError
 SIDE = 32
 IMAGES_OF_A_CLASS = 12
 FOLDER = "snowmelt-selftest"
-"""Below the claim's root: images in `train`, the model in `model`."""
+"""Below the claim's root, with the images in `train`."""
 _POLL_SECONDS = 1.0
 
 
@@ -49,7 +49,8 @@ def manifest(namespace: str, name: str, claim: str, *, node: str, seconds: int) 
             },
             "unfreezing": {"strategy": "Full", "stage": {"maxEpochs": 1}},
             "optimization": {"batchSize": 6},
-            "output": {"uri": f"pvc://{claim}/{FOLDER}/model"},
+            # Not below the images' folder, which belongs to this pod's user and not to the trainer's.
+            "output": {"uri": f"pvc://{claim}/{name}-model"},
             "workers": {"replicas": 1, "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
             "backoffLimit": 0,
             "activeDeadlineSeconds": seconds,

@@ -18,6 +18,8 @@ from snowmelt_operator.store import JobStore, Key
 BEGINNING_SECONDS = 10.0
 """What is listed so soon after the beginning belongs to it; later, a watch began anew and may have missed deletions."""
 PAUSE_SECONDS = 2.0
+IDENTITY: Any = "snowmelt"  # a NewType of kopf's own, which it does not export
+"""By it kopf's peers would tell each other apart; there are none."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,12 @@ class Watches:
             self._began_at = time.monotonic()
             try:
                 tasks = await kopf.spawn_tasks(
-                    registry=registry, settings=build_settings(), clusterwide=not namespaces, namespaces=namespaces
+                    registry=registry,
+                    settings=build_settings(),
+                    clusterwide=not namespaces,
+                    namespaces=namespaces,
+                    # kopf's own guess wants the user's name, and in a pod the user has none.
+                    identity=IDENTITY,
                 )
                 started()
                 # What vanished after the last list and before kopf's first is told by neither.
