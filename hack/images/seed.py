@@ -22,7 +22,7 @@ from hack.kube.controlplane import eventually
 from hack.kube.gobuild import exclusively
 from hack.kube.kubectl import ControlPlaneError
 
-LARGE = 20 * 2**20
+LARGE = 2**29
 """Layers from this size on, in bytes, decide whether a seed serves; smaller ones are sent to the nodes afterwards."""
 CTR = ("ctr", "--namespace", "k8s.io", "--address")
 CONFIG = 'version = 2\noom_score = 0\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'

@@ -28,7 +28,7 @@ def trained_once(watch: CheckpointWatch, job: Job) -> bool:
 @pytest.mark.parametrize("outage", [pytest.param(15.0, marks=[pytest.mark.core, pytest.mark.short]), 60.0])
 def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage: float) -> None:
     world = namespace.world
-    job = namespace.apply(long_job("steady", epochs=40 + int(outage * 4)))
+    job = namespace.apply(long_job("steady", epochs=30 + int(outage * 2)))
     with CheckpointWatch(job.output) as watch:
         job.await_epoch(1)
         pods = pod_uids(job)
@@ -51,7 +51,7 @@ def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage:
 def test_a_job_outlives_its_operator_at_any_moment(namespace: Namespace, kills: int) -> None:
     """Moments drawn by a fixed seed, the first of them before anything of the job runs."""
     world, moments = namespace.world, random.Random(SEED)
-    job = namespace.apply(long_job("survivor", epochs=20 + 12 * kills))
+    job = namespace.apply(long_job("survivor", epochs=10 + 8 * kills))
     with CheckpointWatch(job.output) as watch:
         for _ in range(kills):
             time.sleep(moments.uniform(0.0, 8.0))
@@ -66,7 +66,7 @@ def test_a_job_outlives_its_operator_at_any_moment(namespace: Namespace, kills: 
 
 @pytest.mark.core
 def test_a_lost_worker_is_replaced_and_a_lost_head_starts_the_next_attempt(namespace: Namespace) -> None:
-    job = namespace.apply(long_job("pods", epochs=60))
+    job = namespace.apply(long_job("pods", epochs=14))
     with CheckpointWatch(job.output) as watch:
         job.await_epoch(2)
         lose(job, "worker")
@@ -83,7 +83,7 @@ def test_a_lost_worker_is_replaced_and_a_lost_head_starts_the_next_attempt(names
 
 
 def test_a_job_outlives_a_node(namespace: Namespace) -> None:
-    job = namespace.apply(long_job("nodes", epochs=60))
+    job = namespace.apply(long_job("nodes", epochs=14))
     with CheckpointWatch(job.output) as watch:
         job.await_epoch(2)
         (head,) = job.pods("head")
