@@ -20,6 +20,8 @@ HOST = "host"
 """What stands for this machine itself in a part's name."""
 INIT = "init"
 GRACE_S = 10.0
+EXEC_S = 2.0
+"""For so long a part may be invisible: while a process becomes another program (exec), its environment reads as empty."""
 
 
 class Parts:
@@ -87,10 +89,15 @@ class Parts:
             ControlPlaneError: the part ended, or `within_s` seconds passed; with its last words.
         """
 
+        seen = time.monotonic()
+
         def looked() -> bool:
+            nonlocal seen
             if holds():
                 return True
-            if not self.pids(part):
+            if self.pids(part):
+                seen = time.monotonic()
+            elif time.monotonic() - seen > EXEC_S:
                 words = "\n".join(self.log(part).read_text(errors="replace").splitlines()[-8:])
                 raise ControlPlaneError(f"{part} ended; its log {self.log(part)} closes with:\n{words}")
             return False
