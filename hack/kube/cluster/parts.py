@@ -21,7 +21,7 @@ HOST = "host"
 INIT = "init"
 GRACE_S = 10.0
 EXEC_S = 2.0
-"""For so long a part may be invisible: while a process becomes another program (exec), its environment reads as empty."""
+"""So long a part may be out of sight: while a process becomes another program (exec), its environment is empty."""
 
 
 class Parts:

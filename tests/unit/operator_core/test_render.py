@@ -111,6 +111,11 @@ def test_no_pod_may_ask_the_api_server_or_gain_rights() -> None:
         assert template["metadata"]["labels"]["snowmelt.dev/job"] == "shoes"
 
 
+def test_the_pods_of_a_deleted_job_are_given_no_half_minute_to_end() -> None:
+    templates = pods(render_rayjob(job(), 1, DEFAULTS))
+    assert {templates[name]["spec"]["terminationGracePeriodSeconds"] for name in ("head", "worker")} == {10}
+
+
 def test_inputs_are_mounted_read_only_and_the_output_is_not() -> None:
     finetunejob = job(
         data={"train": {"uri": "pvc://shoes/train"}, "test": {"uri": "pvc://held-out"}},
