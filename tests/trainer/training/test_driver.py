@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -145,15 +146,25 @@ def snapshot(percent: int) -> Progress:
 def test_snapshots_are_numbered_and_never_go_back() -> None:
     sent: list[Progress] = []
     file = io.StringIO()
-    announcer = Announcer(3, sent.append, file)
+    announcer = Announcer(3, sent.append, file, first=7)
     announcer.started()
     for percent in (10, 40, 20, 50):  # 20: a new group of workers resumed from an earlier checkpoint
         announcer(snapshot(percent))
     announcer.ended(FinalRecord(outcome=Outcome.SUCCEEDED, reason=Reason.STAGES_COMPLETED, message="done"))
-    assert [progress.sequence for progress in sent] == [0, 1, 2, 3, 4, 5]
+    assert [progress.sequence for progress in sent] == [7, 8, 9, 10, 11, 12]
     assert [progress.progress.percent for progress in sent] == [0, 10, 40, 40, 50, 100]
     assert {progress.attempt for progress in sent} == {3}
     assert [Progress.model_validate_json(line) for line in file.getvalue().splitlines()] == sent
+
+
+def test_a_driver_started_anew_in_the_same_attempt_goes_on_above_the_numbers_of_the_one_before() -> None:
+    before, after = list[Progress](), list[Progress]()
+    first = Announcer(1, before.append)
+    first.started()
+    # A later start is later by the clock; a driver takes seconds to come up, and says something a few times a second.
+    time.sleep(0.01)
+    Announcer(1, after.append).started()
+    assert after[0].sequence > before[-1].sequence
 
 
 def test_a_failed_run_ends_where_it_was() -> None:

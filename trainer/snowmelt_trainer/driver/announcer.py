@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,12 +25,15 @@ class Announcer:
     put: Callable[[Progress], None]
     file: TextIO | None = None
     newest: Progress | None = None
+    first: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    """The first number: milliseconds since 1970, so that a driver which is started anew in the same attempt, as KubeRay
+    does when a head was lost, goes on above the numbers of the one before."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, progress: Progress) -> None:
         """Announces a snapshot. From a thread of the relay, or of the driver."""
         with self._lock:
-            numbered = in_sequence(progress, self.newest, self.attempt)
+            numbered = in_sequence(progress, self.newest, self.attempt, self.first)
             if self.newest is None or numbered.metrics != self.newest.metrics or numbered.stage != self.newest.stage:
                 log.info("%s", one_line(numbered))
             self.newest = numbered
@@ -52,13 +56,13 @@ class Announcer:
         self(newest.model_copy(update={"time": now, "progress": progress, "final": record}))
 
 
-def in_sequence(progress: Progress, after: Progress | None, attempt: int) -> Progress:
+def in_sequence(progress: Progress, after: Progress | None, attempt: int, first: int) -> Progress:
     """The snapshot as the next one of the attempt."""
     percent = progress.progress.percent if after is None else max(progress.progress.percent, after.progress.percent)
     return progress.model_copy(
         update={
             "attempt": attempt,
-            "sequence": 0 if after is None else after.sequence + 1,
+            "sequence": first if after is None else after.sequence + 1,
             "progress": progress.progress.model_copy(update={"percent": percent}),
         }
     )
