@@ -41,7 +41,7 @@ SECURITY_CONTEXT = {
 MEBIBYTE = 1024 * 1024
 WORKER_CONTAINER = "ray-worker"
 GOODBYE_SECONDS = 10
-"""How long a pod may take to end. The head takes all of it: its shell hands no SIGTERM on to Ray. Nothing is lost by it,
+"""How long a pod may take to end. The head takes all of it: its shell hands no SIGTERM on to Ray. That loses nothing,
 for all that the trainer writes appears whole or not at all."""
 VOLUME_GROUP = 1000
 """Group that may write to the volumes."""
