@@ -53,7 +53,7 @@ def test_the_table_has_the_promised_columns(plane: ControlPlane, namespace: str)
     narrow = plane.kubectl("get", "ftj", "-n", namespace).splitlines()[0].split()
     wide = plane.kubectl("get", "ftj", "-n", namespace, "-o", "wide").splitlines()[0].split()
     assert narrow == ["NAME", "PHASE", "STAGE", "PROGRESS", "METRIC", "ETA", "ATTEMPT", "AGE"]
-    assert wide == [*narrow, "REASON", "WORKERS", "RAYJOB", "MODEL", "MESSAGE"]
+    assert wide == [*narrow, "REASON", "WORKERS", "RAYJOB", "TEST", "MODEL", "MESSAGE"]
 
 
 URIS = ["pvc://a/b", "file:///a", "pvc://a/../b", "s3://a/b", "a/b", "pvc://A", "pvc://a", ""]
