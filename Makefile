@@ -43,7 +43,7 @@ demo: setup ## a FineTuneJob from kubectl apply to a model, on this machine
 test: setup ## every test; the slow ones need Go (or KUBEBUILDER_ASSETS)
 	$(BIN)/python -m hack.kube binaries
 	$(BIN)/python -m hack.kube helm
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-quick: setup ## only the tests that need neither Ray nor an API server nor Helm
 	$(BIN)/python -m pytest -m "not controlplane and not ray and not helm" $(PYTEST_ARGS)
