@@ -101,9 +101,11 @@ def test_owners_share_a_steps_samples_and_none_goes_without(
 
 
 @given(samples=st.integers(200, 300), world=WORLDS, seed=SEEDS)
-def test_a_sample_goes_to_the_same_worker_in_every_epoch(samples: int, world: int, seed: int) -> None:
+def test_a_sample_goes_to_the_same_worker_in_every_epoch_where_no_worker_is_short_of_any(
+    samples: int, world: int, seed: int
+) -> None:
     for epoch in range(3):
         order = epoch_order(samples, seed=seed, stage=0, epoch=epoch)
         for rank in range(world):
-            share = owned_shard(order, 0, 64, rank, world, at_least=1)
+            share = owned_shard(order, 0, 64, rank, world, at_least=0)
             assert (owners(share, world) == rank).all()
