@@ -16,7 +16,8 @@ from kubernetes.aio import client
 
 from snowmelt_operator.act import Means
 from snowmelt_operator.api.stored import StoredJob
-from snowmelt_operator.cluster import ClusterError, KubernetesCluster
+from snowmelt_operator.apiserver import KubernetesCluster
+from snowmelt_operator.cluster import ClusterError
 from snowmelt_operator.connection import kopf_session, load_configuration
 from snowmelt_operator.health import HealthServer, Vitals
 from snowmelt_operator.launchers.base import Launcher

@@ -18,7 +18,8 @@ from typing import Any
 from snowmelt_operator.api.conditions import Condition, ConditionType
 from snowmelt_operator.api.stored import StoredJob
 from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND
-from snowmelt_operator.cluster import Cluster, ClusterError, ClusterUnavailableError, KubernetesCluster
+from snowmelt_operator.apiserver import KubernetesCluster
+from snowmelt_operator.cluster import Cluster, ClusterError, ClusterUnavailableError
 from snowmelt_operator.connection import load_configuration
 from snowmelt_operator.settings import SettingsError
 

@@ -12,7 +12,8 @@ from kubernetes.aio import client, config
 
 from hack.kube import ControlPlane
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
-from snowmelt_operator.cluster import ClusterConflictError, KubernetesCluster
+from snowmelt_operator.apiserver import KubernetesCluster
+from snowmelt_operator.cluster import ClusterConflictError
 from snowmelt_operator.progress.refusal import Refusal
 from snowmelt_operator.progress.writer import ProgressWriter
 from snowmelt_trainer.contract.progress import BestStatus, DataStatus, MetricsStatus, Progress, ProgressStatus, StageRow
