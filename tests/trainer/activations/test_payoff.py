@@ -14,7 +14,7 @@ from snowmelt_trainer.training.activations.payoff import Costs, Room, Transfer, 
 QUICK, SLOW = Transfer(1e-6, 1e-6), Transfer(1.0, 1.0)
 COSTS = Costs(load=0.001, prefix=0.004, row_bytes=1000, memory=QUICK, disk=Transfer(1e-4, 1e-4))
 PLENTY = Room(memory=10**9, disk=10**10)
-AUTO = ActivationCache()
+AUTO, ALWAYS = ActivationCache(), ActivationCache(mode=CacheMode.ALWAYS)
 MEMORY, FILE = CachePlace.MEMORY, CachePlace.FILE
 
 
@@ -28,17 +28,19 @@ def work(epochs: int, *, augmented: bool = True) -> Work:
         (AUTO, work(10, augmented=False), PLENTY, 1, MEMORY),
         (AUTO, work(2, augmented=False), PLENTY, 1, MEMORY),
         (AUTO, work(1, augmented=False), PLENTY, 0, None),  # nothing is read twice
-        (AUTO, work(10), PLENTY, 5, MEMORY),
-        (AUTO, work(3), PLENTY, 2, MEMORY),
-        (AUTO, work(100), PLENTY, 8, MEMORY),
+        (ALWAYS, work(10), PLENTY, 5, MEMORY),
+        (ALWAYS, work(3), PLENTY, 2, MEMORY),
+        (ALWAYS, work(100), PLENTY, 8, MEMORY),
         (AUTO, work(1), PLENTY, 0, None),
-        (AUTO, work(10), Room(5_199_999, 10**10), 5, FILE),  # one byte too few
-        (AUTO, work(10), Room(5_200_000, 0), 5, MEMORY),
-        (AUTO, work(10), Room(3_200_000, 10), 3, MEMORY),  # fewer views, where more fit nowhere
-        (AUTO, work(10), Room(10, 2_200_000), 2, FILE),
-        (AUTO, work(10), Room(1_200_000, 0), 0, None),  # one view would be no augmentation
+        (AUTO, work(10), PLENTY, 0, None),  # fewer variations than epochs are not traded for time unasked
+        (ActivationCache(views=5), work(10), PLENTY, 5, MEMORY),
+        (ALWAYS, work(10), Room(5_199_999, 10**10), 5, FILE),  # one byte too few
+        (ALWAYS, work(10), Room(5_200_000, 0), 5, MEMORY),
+        (ALWAYS, work(10), Room(3_200_000, 10), 3, MEMORY),  # fewer views, where more fit nowhere
+        (ALWAYS, work(10), Room(10, 2_200_000), 2, FILE),
+        (ALWAYS, work(10), Room(1_200_000, 0), 0, None),  # one view would be no augmentation
         (AUTO, work(10, augmented=False), Room(1_200_000, 0), 1, MEMORY),
-        (AUTO, work(10), Room(0, 0), 0, None),
+        (ALWAYS, work(10), Room(0, 0), 0, None),
         (ActivationCache(views=1), work(10), PLENTY, 1, MEMORY),
         (ActivationCache(views=20), work(10), PLENTY, 10, MEMORY),  # each epoch has its own: validation alone gains
         (ActivationCache(views=20), Work(10, 1000, 30, augmented=True), PLENTY, 0, None),  # and that is too little
@@ -56,7 +58,7 @@ def test_what_is_built(wanted: ActivationCache, of: Work, room: Room, views: int
 
 def test_a_disk_slower_than_the_prefix_is_not_used() -> None:
     costs = Costs(load=0.0, prefix=0.004, row_bytes=1000, memory=QUICK, disk=SLOW)
-    decision = decide(AUTO, work(10), costs, Room(0, 10**10))
+    decision = decide(ActivationCache(views=5), work(10), costs, Room(0, 10**10))
     assert decision.views == 0
     assert decision.reason == (
         "not built: it would not pay over 10 epochs: 5 views in 4.96 MiB: 1.72e+04 s instead of 48 s"
@@ -64,7 +66,7 @@ def test_a_disk_slower_than_the_prefix_is_not_used() -> None:
 
 
 def test_what_does_not_fit_says_how_much_was_needed_and_how_much_there_is() -> None:
-    decision = decide(AUTO, work(10), COSTS, Room(2048, 0))
+    decision = decide(ALWAYS, work(10), COSTS, Room(2048, 0))
     assert decision.reason == "not built: 2.1 MiB do not fit: 2 KiB of memory and 0 B of disk may be used"
 
 

@@ -258,10 +258,14 @@ def test_the_next_stages_rows_are_computed_from_this_ones(
 def test_max_bytes_bounds_the_cache(configure: Configure) -> None:
     unfreezing = {"strategy": "HeadOnly", "stage": {"maxEpochs": 6, "patience": 9}}
     enough, too_few = 2 * 180 * 4096 + 60 * 4096, 2 * 180 * 4096
-    (kept,) = caches(run(configure(uid="a", unfreezing=unfreezing, optimization={"cache": {"maxBytes": enough}})))
+
+    def bounded(most: int) -> dict[str, Any]:
+        return {"cache": ALWAYS | {"maxBytes": most}}
+
+    (kept,) = caches(run(configure(uid="a", unfreezing=unfreezing, optimization=bounded(enough))))
     assert kept is not None
     assert (kept.views, kept.bytes) == (2, enough)
-    (none,) = caches(run(configure(uid="b", unfreezing=unfreezing, optimization={"cache": {"maxBytes": too_few}})))
+    (none,) = caches(run(configure(uid="b", unfreezing=unfreezing, optimization=bounded(too_few))))
     assert none is not None
     assert (none.views, none.bytes, none.place) == (0, 0, None)
     assert "do not fit" in none.reason
@@ -272,7 +276,7 @@ def test_nothing_is_kept_where_everything_is_trained_or_the_cache_is_off(configu
     assert caches(run(configure(uid="full", unfreezing={"strategy": "Full"} | stage))) == [None]
     off = configure(uid="off", unfreezing={"strategy": "HeadOnly"} | stage, optimization={"cache": NEVER})
     assert caches(run(off)) == [None]
-    once = configure(uid="once", unfreezing={"strategy": "HeadOnly"} | stage)
+    once = configure(uid="once", unfreezing={"strategy": "HeadOnly"} | stage, optimization={"cache": {"views": 1}})
     (decided,) = caches(run(once))
     assert decided is not None
     assert "it would not pay over 1 epochs" in decided.reason

@@ -39,7 +39,8 @@ class Precision(StrEnum):
 
 class CacheMode(StrEnum):
     AUTO = "Auto"
-    """Cache where it was measured to pay."""
+    """Cache where it was measured to pay, and changes nothing: without augmentation, or with as many `views` as asked
+    for."""
     ALWAYS = "Always"
     """Cache wherever layers are frozen and the activations fit, whether or not it pays."""
     NEVER = "Never"
@@ -52,8 +53,9 @@ class ActivationCache(Contract):
     mode: CacheMode = CacheMode.AUTO
     """Whether activations are kept."""
     views: Annotated[int, Field(ge=1, le=64)] | None = None
-    """How many augmented variations of each training image are kept; epoch e sees variation e modulo this. Absent means
-    chosen by Snowmelt: half as many as the stage has epochs, within bounds. Without augmentation it is always one."""
+    """How many augmented variations of each training image are kept; epoch e sees variation e modulo this. Absent
+    means none with mode Auto, and with mode Always half as many as the stage has epochs, within bounds. Without
+    augmentation it is always one."""
     max_bytes: Annotated[int, Field(ge=1)] | None = None
     """Most bytes that one worker keeps, in memory or on its local disk. Absent means what is free there, with room to
     spare."""

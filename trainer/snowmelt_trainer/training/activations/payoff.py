@@ -80,7 +80,12 @@ def decide(wanted: ActivationCache, work: Work, costs: Costs, room: Room) -> Dec
 
     Without a cache a stage of E epochs takes E·(N+M)·(load + prefix) for N training and M validation images, besides
     the suffix. With one of K views, it takes (K·N+M)·(load + prefix + write) + E·(N+M)·read.
+
+    Fewer variations than epochs can cost accuracy, so automatically they are not traded for time: they have to be asked
+    for (docs/design/20261125-activation-cache.md).
     """
+    if wanted.mode is CacheMode.AUTO and wanted.views is None and work.augmented:
+        return _not_built("the images vary from epoch to epoch, and cache.views does not ask to keep some variations")
     views = wished_views(wanted, work)
     place, fitting = _placed(views, work, costs, room)
     fewest = 1 if wanted.views is not None or not work.augmented else min(FEWEST_VIEWS, views)
