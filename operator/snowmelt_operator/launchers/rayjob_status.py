@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
 from snowmelt_operator.api.trouble import Trouble
 from snowmelt_operator.pods.refusal import refusal
-from snowmelt_operator.render.names import ATTEMPT_LABEL, JOB_LABEL, QUEUE_LABEL, UID_LABEL
+from snowmelt_operator.render.labelled import OfAttempt, Part
+from snowmelt_operator.render.names import QUEUE_LABEL
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
-
-
-class _Metadata(_Part):
-    name: str
-    namespace: str
-    uid: str
-    resource_version: str
-    deletion_timestamp: datetime | None = None
-    labels: dict[str, str] = {}
-
-
-class _Spec(_Part):
+class _Spec(Part):
     suspend: bool = False
 
 
-class _ClusterCondition(_Part):
+class _ClusterCondition(Part):
     type: str
     status: str
     message: str = ""
     last_transition_time: datetime | None = None
 
 
-class _ClusterStatus(_Part):
+class _ClusterStatus(Part):
     state: str = ""
     reason: str = ""
     conditions: tuple[_ClusterCondition, ...] = ()
 
 
-class _Status(_Part):
+class _Status(Part):
     job_status: str = ""
     job_deployment_status: str = ""
     reason: str = ""
@@ -56,31 +42,11 @@ class _Status(_Part):
     ray_cluster_status: _ClusterStatus = _ClusterStatus()
 
 
-class RayJob(_Part):
+class RayJob(OfAttempt):
     """The parts of a RayJob that matter here."""
 
-    metadata: _Metadata
     spec: _Spec = _Spec()
     status: _Status = _Status()
-
-    @classmethod
-    def parse(cls, document: dict[str, Any]) -> RayJob | None:
-        """A RayJob of ours; None for one that lacks our labels."""
-        labels = document.get("metadata", {}).get("labels") or {}
-        ours = labels.get(UID_LABEL) and labels.get(JOB_LABEL) and labels.get(ATTEMPT_LABEL, "").isdecimal()
-        return cls.model_validate(document) if ours else None
-
-    @property
-    def job_uid(self) -> str:
-        return self.metadata.labels[UID_LABEL]
-
-    @property
-    def job_name(self) -> str:
-        return self.metadata.labels[JOB_LABEL]
-
-    @property
-    def attempt(self) -> int:
-        return int(self.metadata.labels[ATTEMPT_LABEL])
 
     def refusals(self) -> tuple[Trouble, ...]:
         """Why pods of it cannot be made, in the API server's words, which KubeRay writes into a condition."""

@@ -5,37 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
-
-from snowmelt_operator.render.names import ATTEMPT_LABEL, JOB_LABEL, UID_LABEL
+from snowmelt_operator.render.labelled import OfAttempt, Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
-
-
-class _Metadata(_Part):
-    name: str
-    namespace: str
-    uid: str
-    resource_version: str
-    deletion_timestamp: datetime | None = None
-    labels: dict[str, str] = {}
-
-
-class _Spec(_Part):
+class _Spec(Part):
     node_name: str = ""
 
 
-class Waiting(_Part):
+class Waiting(Part):
     """A container that has not started, or is about to again."""
 
     reason: str = ""
     message: str = ""
 
 
-class Terminated(_Part):
+class Terminated(Part):
     """A container that ended."""
 
     exit_code: int = 0
@@ -44,13 +28,13 @@ class Terminated(_Part):
     finished_at: datetime | None = None
 
 
-class _State(_Part):
+class _State(Part):
     waiting: Waiting | None = None
     running: dict[str, Any] | None = None
     terminated: Terminated | None = None
 
 
-class Container(_Part):
+class Container(Part):
     """One container's status."""
 
     name: str
@@ -65,7 +49,7 @@ class Container(_Part):
         return self.state.terminated or self.last_state.terminated
 
 
-class PodCondition(_Part):
+class PodCondition(Part):
     """One condition of the pod."""
 
     type: str
@@ -75,7 +59,7 @@ class PodCondition(_Part):
     last_transition_time: datetime | None = None
 
 
-class _Status(_Part):
+class _Status(Part):
     phase: str = ""
     reason: str = ""
     message: str = ""
@@ -84,31 +68,11 @@ class _Status(_Part):
     container_statuses: tuple[Container, ...] = ()
 
 
-class Pod(_Part):
+class Pod(OfAttempt):
     """A pod of ours."""
 
-    metadata: _Metadata
     spec: _Spec = _Spec()
     status: _Status = _Status()
-
-    @classmethod
-    def parse(cls, document: dict[str, Any]) -> Pod | None:
-        """A pod of one of our attempts; None for one that lacks our labels."""
-        labels = document.get("metadata", {}).get("labels") or {}
-        ours = labels.get(UID_LABEL) and labels.get(JOB_LABEL) and labels.get(ATTEMPT_LABEL, "").isdecimal()
-        return cls.model_validate(document) if ours else None
-
-    @property
-    def job_uid(self) -> str:
-        return self.metadata.labels[UID_LABEL]
-
-    @property
-    def job_name(self) -> str:
-        return self.metadata.labels[JOB_LABEL]
-
-    @property
-    def attempt(self) -> int:
-        return int(self.metadata.labels[ATTEMPT_LABEL])
 
     @property
     def version(self) -> int:
