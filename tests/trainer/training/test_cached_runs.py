@@ -46,7 +46,7 @@ def rig_for(config: RunConfig, send: Callable[[Progress], None] = lambda _: None
     backbone = build_backbone(
         config.backbone, num_classes=10, dropout=0.2, seed=0, volumes_root="", image_size=config.data.image_size
     )
-    return worker._rig(config, data, World(), send, backbone)
+    return worker.build_rig(config, data, World(), send, backbone)
 
 
 def caches(trained: Trained) -> list[CacheStatus | None]:
@@ -139,7 +139,8 @@ STEPWISE = FLOAT32 | {"checkpointEverySteps": 3, "cache": ALWAYS | {"views": 2}}
 def outcome(config: RunConfig, trained: Trained) -> tuple[Any, ...]:
     directory = Layout.of(config).checkpoints
     newest = max(path for path in directory.iterdir() if not path.name.startswith("."))
-    files = [hashlib.sha256((newest / file).read_bytes()).hexdigest() for file in ("model.safetensors", "optimizer.pt")]
+    written = [*sorted(newest.glob("*.safetensors")), newest / "optimizer.pt"]
+    files = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in written]
     history = [epoch.model_dump(exclude={"seconds", "samples_per_second"}) for epoch in trained.state.history]
     return history, trained.validation, trained.test, newest.name, files
 

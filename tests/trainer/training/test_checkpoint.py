@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.checkpoint import (
     CheckpointStore,
+    Frozen,
     checkpoint_name,
     pack_model,
     pack_optimizer,
@@ -93,6 +95,66 @@ def test_what_a_crash_left_half_written_is_neither_read_nor_in_the_way(tmp_path:
     assert names(store) == [checkpoint_name(1, 1, 0), checkpoint_name(1, 2, 0)]
 
 
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+
+
+HEAD = {"3.weight", "3.bias"}
+
+
+def written_by_parts(store: CheckpointStore, epoch: int, model: nn.Module) -> Path:
+    name = checkpoint_name(1, epoch, 0)
+    frozen = Frozen.of(model, HEAD)
+    assert frozen is not None
+    store.write(name, pack_model(model, HEAD), b"optimizer", RunState(fingerprint="f", epoch=epoch), frozen)
+    return store.directory / name
+
+
+def test_what_is_frozen_is_linked_and_a_reader_sees_one_model(tmp_path: Path) -> None:
+    store, model = CheckpointStore(tmp_path), network()
+    first, second = written_by_parts(store, 1, model), written_by_parts(store, 2, model)
+    assert (first / "frozen.safetensors").samefile(second / "frozen.safetensors")
+    found = store.newest()
+    assert found is not None
+    assert found.model == pack_model(model)
+
+
+def test_other_frozen_tensors_are_written_anew(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    first, second = written_by_parts(store, 1, network(0)), written_by_parts(store, 2, network(1))
+    assert not (first / "frozen.safetensors").samefile(second / "frozen.safetensors")
+    assert [found.model for found in map(store.read, (first.name, second.name)) if found] == [
+        pack_model(network(0)),
+        pack_model(network(1)),
+    ]
+
+
+def test_a_storage_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    store, model = CheckpointStore(tmp_path), network()
+    first, second = written_by_parts(store, 1, model), written_by_parts(store, 2, model)
+    assert not (first / "frozen.safetensors").samefile(second / "frozen.safetensors")
+    assert [found.model for found in map(store.read, (first.name, second.name)) if found] == [pack_model(model)] * 2
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_checkpoint_without_sound_frozen_tensors_is_passed_over(tmp_path: Path, damage: str) -> None:
+    store = CheckpointStore(tmp_path)
+    written(store, 1)
+    file = written_by_parts(store, 2, network()) / "frozen.safetensors"
+    data = file.read_bytes()
+    file.unlink()
+    if damage == "flipped":
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    found = store.newest()
+    assert found is not None
+    assert found.state.epoch == 1
+
+
 def test_the_order_of_names_is_that_of_training() -> None:
     order = [(1, 0, 7), (1, 1, 0), (1, 9, 100), (1, 10, 0), (2, 0, 5), (11, 0, 1)]
     assert sorted(checkpoint_name(*place) for place in order) == [checkpoint_name(*place) for place in order]
@@ -101,8 +163,7 @@ def test_the_order_of_names_is_that_of_training() -> None:
 @pytest.mark.parametrize("name", list(OptimizerName))
 def test_weights_and_optimizer_come_back_bit_for_bit(name: OptimizerName) -> None:
     def build() -> tuple[nn.Module, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+        model = network()
         groups = [{"params": list(model.parameters()), "lr": 0.01, "weight_decay": 0.1}]
         return model, build_optimizer(name, groups, torch.device("cpu"))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract import Reason, RunConfig
@@ -19,6 +19,7 @@ from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.worker import Trained, fine_tune
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.state import Epoch
 
@@ -39,7 +40,9 @@ def checkpoints(config: RunConfig) -> list[Path]:
 
 
 def weights(config: RunConfig, checkpoint: str) -> dict[str, torch.Tensor]:
-    return load_file(Layout.of(config).checkpoints / checkpoint / "model.safetensors")
+    found = CheckpointStore(Layout.of(config).checkpoints).read(checkpoint)
+    assert found is not None
+    return load(found.model)
 
 
 def without_times(history: tuple[Epoch, ...]) -> list[dict[str, Any]]:
@@ -49,7 +52,8 @@ def without_times(history: tuple[Epoch, ...]) -> list[dict[str, Any]]:
 def outcome(config: RunConfig, trained: Trained) -> tuple[Any, ...]:
     """All that a run leaves behind but the time it took, down to the newest optimizer's bytes."""
     newest = checkpoints(config)[-1]
-    files = [hashlib.sha256((newest / file).read_bytes()).hexdigest() for file in ("model.safetensors", "optimizer.pt")]
+    written = [*sorted(newest.glob("*.safetensors")), newest / "optimizer.pt"]
+    files = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in written]
     return (
         without_times(trained.state.history),
         trained.checkpoint,
@@ -101,6 +105,16 @@ def test_a_damaged_newest_checkpoint_costs_only_what_came_after_the_one_before(
     file = checkpoints(config)[-1] / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     assert outcome(config, run(config)) == uninterrupted
+
+
+def test_what_a_stage_leaves_frozen_is_written_once_for_all_its_checkpoints(configure: Configure) -> None:
+    config = configure(unfreezing={"strategy": "HeadOnly", "stage": {"maxEpochs": 3, "patience": 9}})
+    run(config)
+    frozen = [path / "frozen.safetensors" for path in checkpoints(config)]
+    assert len(frozen) > 1
+    assert len({path.stat().st_ino for path in frozen}) == 1
+    sizes = [(path / "model.safetensors").stat().st_size for path in checkpoints(config)]
+    assert max(sizes) < frozen[0].stat().st_size / 20
 
 
 def test_a_finished_run_is_not_trained_again(configure: Configure) -> None:

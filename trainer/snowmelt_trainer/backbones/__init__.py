@@ -3,7 +3,7 @@
 from snowmelt_trainer.backbones.build import build_backbone, describe_groups
 from snowmelt_trainer.backbones.cut import Cut, between, split_at
 from snowmelt_trainer.backbones.export import load_model, model_config
-from snowmelt_trainer.backbones.freeze import set_stage, train_mode
+from snowmelt_trainer.backbones.freeze import changing_tensors, set_stage, train_mode
 from snowmelt_trainer.backbones.parameters import parameter_groups
 from snowmelt_trainer.backbones.registry import ArchitectureInfo, architecture_info, architectures, weights_names
 from snowmelt_trainer.backbones.state import load_state
@@ -20,6 +20,7 @@ __all__ = [
     "architectures",
     "between",
     "build_backbone",
+    "changing_tensors",
     "describe_groups",
     "load_model",
     "load_state",

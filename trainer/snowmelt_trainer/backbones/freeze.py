@@ -39,6 +39,19 @@ def train_mode(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collec
             model.get_submodule(name).train()
 
 
+def changing_tensors(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collection[str]) -> frozenset[str]:
+    """The names, as in `model.state_dict()`, of all that training the named groups can change: their parameters, and
+    the buffers of their modules.
+
+    Raises:
+        ValueError: when there is no group of a given name.
+    """
+    chosen = _chosen(groups, trainable)
+    within = tuple(f"{module}." for group in chosen for module in group.modules)
+    parameters = {name for group in chosen for name in group.parameters}
+    return frozenset(name for name in model.state_dict() if name in parameters or name.startswith(within))
+
+
 def _chosen(groups: Sequence[LayerGroup], names: Collection[str]) -> list[LayerGroup]:
     unknown = set(names) - {group.name for group in groups}
     if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from snowmelt_trainer.backbones import BuiltBackbone, build_backbone, model_conf
 from snowmelt_trainer.contract.base import Contract
 from snowmelt_trainer.contract.data import Augmentation
 from snowmelt_trainer.contract.optimization import Precision
-from snowmelt_trainer.contract.progress import DataStatus, Metrics
+from snowmelt_trainer.contract.progress import DataStatus, Metrics, Progress
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, TrainingLoader, loader_processes
@@ -95,7 +96,7 @@ def fine_tune(
         image_size=config.data.image_size,
     )
     backbone.model.to(world.device)
-    rig = replace(_rig(config, data, world, send, backbone), requests=requests or CheckpointRequests())
+    rig = replace(build_rig(config, data, world, send, backbone), requests=requests or CheckpointRequests())
     walked = walk(rig)
     test: Metrics = {}
     if data.test is not None:
@@ -132,7 +133,18 @@ def _requests(config: RunConfig, world: World, handover: Handover) -> Checkpoint
     )
 
 
-def _rig(config: RunConfig, data: TargetData, world: World, send: Sender, backbone: BuiltBackbone) -> Rig:
+def build_rig(
+    config: RunConfig,
+    data: TargetData,
+    world: World,
+    send: Callable[[Progress], None],
+    backbone: BuiltBackbone,
+) -> Rig:
+    """All that the stages need, for a backbone that lies on the worker's device.
+
+    Raises:
+        RunError: InvalidConfig, when a step would leave a worker too few images.
+    """
     plan = plan_stages(
         config.unfreezing,
         config.optimization,

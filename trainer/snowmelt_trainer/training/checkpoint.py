@@ -5,10 +5,12 @@ Ray cluster that must find them by the job's uid, choose the newest sound one it
 it is; Ray's own bookkeeping is tied to one Ray Train run (and a second run of the same name resumes from it silently),
 report() stops every worker until the slowest has reported, and the upload would copy the files once more.
 
-One checkpoint is a directory `<name>/` of `model.safetensors`, `optimizer.pt` (tensors and numbers: loaded with
-weights_only=True), `state.json` (a RunState) and `manifest.json` (the SHA-256 of the others). It is written beside,
-flushed, and renamed into place. At reading, one whose files do not match its manifest is passed over and the one before
-it is used.
+One checkpoint is a directory `<name>/` of `model.safetensors` (what the stage trains), `frozen.safetensors` (the rest
+of the network, where there is any), `optimizer.pt` (tensors and numbers: loaded with weights_only=True), `state.json`
+(a RunState) and `manifest.json` (the SHA-256 of the others). It is written beside, flushed, and renamed into place.
+What is frozen is the same in all checkpoints of a stage: it is written once, and linked into those that follow, so a
+checkpoint of a stage that trains the head alone costs some kilobytes. At reading, one whose files do not match its
+manifest is passed over and the one before it is used.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -37,7 +42,13 @@ log = logging.getLogger(__name__)
 
 KEEP = 2
 """How many of the newest checkpoints stay, besides the best ones that they refer to."""
-MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.pt", "state.json", "manifest.json"
+MODEL, FROZEN, OPTIMIZER, STATE, MANIFEST = (
+    "model.safetensors",
+    "frozen.safetensors",
+    "optimizer.pt",
+    "state.json",
+    "manifest.json",
+)
 _WRITING = ".writing"
 
 
@@ -53,7 +64,27 @@ class Checkpoint:
     name: str
     state: RunState
     model: bytes
+    """The whole network, as `pack_model` packs it."""
     optimizer: bytes
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The tensors that a stage leaves as they are."""
+
+    pack: Callable[[], bytes]
+    """Not the bytes themselves: they would stay in memory for the whole stage, and are needed once."""
+    sha256: str
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, changing: Collection[str]) -> Frozen | None:
+        """All tensors of the model but those named; None when there are none."""
+
+        def pack() -> bytes:
+            return _pack(model, lambda name: name not in changing)
+
+        data = pack()
+        return cls(pack, hashlib.sha256(data).hexdigest()) if data else None
 
 
 class CheckpointStore:
@@ -61,20 +92,27 @@ class CheckpointStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._frozen_at: tuple[str, Path] | None = None
+        """Digest and place of the frozen tensors that were written last."""
 
-    def write(self, name: str, model: bytes, optimizer: bytes, state: RunState) -> None:
+    def write(self, name: str, model: bytes, optimizer: bytes, state: RunState, frozen: Frozen | None = None) -> None:
         """Adds a checkpoint (replacing one of the same name, which can only be damaged or identical), and removes those
-        no longer needed.
+        no longer needed. `model` holds the tensors that are not in `frozen`.
 
         Raises:
             RunError: StorageFull, OutputUnwritable.
         """
         files = {MODEL: model, OPTIMIZER: optimizer, STATE: state.model_dump_json(by_alias=True).encode()}
-        files[MANIFEST] = json.dumps({file: hashlib.sha256(data).hexdigest() for file, data in files.items()}).encode()
+        digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        if frozen is not None:
+            digests[FROZEN] = frozen.sha256
+        files[MANIFEST] = json.dumps(digests).encode()
         beside = self.directory / f"{_WRITING}-{name}"
         with storage_errors(self.directory):
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
+            if frozen is not None:
+                self._put_frozen(beside / FROZEN, frozen)
             for file, data in files.items():
                 write_file(beside / file, data)
             sync_directory(beside)
@@ -82,7 +120,20 @@ class CheckpointStore:
                 shutil.rmtree(self.directory / name)
             beside.rename(self.directory / name)
             sync_directory(self.directory)
+        if frozen is not None:
+            self._frozen_at = frozen.sha256, self.directory / name / FROZEN
         self._prune(state)
+
+    def _put_frozen(self, path: Path, frozen: Frozen) -> None:
+        """A link to the file that was written last, where it holds the same and the storage knows links."""
+        if self._frozen_at is not None and self._frozen_at[0] == frozen.sha256:
+            try:
+                os.link(self._frozen_at[1], path)
+            except OSError as error:
+                log.info("%s is written once more: %s", path.name, error)
+            else:
+                return
+        write_file(path, frozen.pack())
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is sound, together with the best one it refers to; None when there is none."""
@@ -101,16 +152,18 @@ class CheckpointStore:
         directory = self.directory / name
         try:
             manifest = json.loads((directory / MANIFEST).read_bytes())
-            files = {file: (directory / file).read_bytes() for file in (MODEL, OPTIMIZER, STATE)}
+            expected = [MODEL, OPTIMIZER, STATE, *([FROZEN] if FROZEN in manifest else [])]
+            files = {file: (directory / file).read_bytes() for file in expected}
             damaged = [file for file, data in files.items() if hashlib.sha256(data).hexdigest() != manifest.get(file)]
             if damaged:
                 log.warning("checkpoint %s is passed over: %s differs from its manifest", directory, ", ".join(damaged))
                 return None
             state = RunState.model_validate_json(files[STATE])
-        except (OSError, ValueError, AttributeError, ValidationError) as error:
+            model = _joined(files[MODEL], files[FROZEN]) if FROZEN in files else files[MODEL]
+        except (OSError, ValueError, AttributeError, TypeError, SafetensorError, ValidationError) as error:
             log.warning("checkpoint %s is passed over: %s", directory, error)
             return None
-        return Checkpoint(name, state, files[MODEL], files[OPTIMIZER])
+        return Checkpoint(name, state, model, files[OPTIMIZER])
 
     def _names(self) -> list[str]:
         with storage_errors(self.directory):
@@ -146,9 +199,22 @@ def best_is_gone(directory: Path) -> RunError:
     return RunError(Reason.OUTPUT_UNWRITABLE, f"{directory}: the best checkpoint was damaged or removed during the run")
 
 
-def pack_model(model: torch.nn.Module) -> bytes:
-    """All parameters and buffers as safetensors."""
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+def pack_model(model: torch.nn.Module, only: Collection[str] | None = None) -> bytes:
+    """All parameters and buffers as safetensors, or only those named."""
+    return _pack(model, lambda name: only is None or name in only)
+
+
+def _pack(model: torch.nn.Module, chosen: Callable[[str], bool]) -> bytes:
+    """Empty where nothing is chosen."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if chosen(name)}
+    if not tensors:
+        return b""
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _joined(trained: bytes, frozen: bytes) -> bytes:
+    """One file of two that hold different tensors; its bytes depend on the tensors alone."""
+    return save_tensors({**load_tensors(frozen), **load_tensors(trained)})
 
 
 def unpack_model(model: torch.nn.Module, data: bytes) -> None:

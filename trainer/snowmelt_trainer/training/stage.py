@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from snowmelt_trainer.backbones import Cut, parameter_groups, set_stage, split_at, train_mode
+from snowmelt_trainer.backbones import Cut, changing_tensors, parameter_groups, set_stage, split_at, train_mode
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
-from snowmelt_trainer.training.checkpoint import checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
+from snowmelt_trainer.training.checkpoint import Frozen, checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.metrics import Counts
@@ -69,6 +70,12 @@ class StageTraining:
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.total_steps = self.stage.max_epochs * rig.train.steps
         self.loss = torch.zeros((), dtype=torch.float64, device=rig.world.device)
+        self.changing = changing_tensors(rig.model, rig.groups, self.stage.trainable)
+
+    @cached_property
+    def frozen(self) -> Frozen | None:
+        """What checkpoints of this stage have in common."""
+        return Frozen.of(self.rig.model, self.changing)
 
     def _open_cache(self, cut: Cut, previous: ActivationCache | None) -> None:
         rig = self.rig
@@ -98,9 +105,13 @@ class StageTraining:
             RunError: Diverged, on every worker; StorageFull or OutputUnwritable, on the leading one.
         """
         while self.state.ended is None:
-            self._train_epoch()
-            self._finish_epoch()
+            self.epoch()
         return self.state
+
+    def epoch(self) -> None:
+        """Trains what is left of the epoch that is under way, evaluates, and keeps a checkpoint. Raises as `run`."""
+        self._train_epoch()
+        self._finish_epoch()
 
     def _train_epoch(self) -> None:
         rig, state = self.rig, self.state
@@ -243,6 +254,7 @@ class StageTraining:
         if not self.rig.world.leads:
             return
         name = checkpoint_name(state.stage + 1, state.epoch, state.step)
-        self.rig.store.write(name, pack_model(self.rig.model), pack_optimizer(self.optimizer), state)
+        model = pack_model(self.rig.model, self.changing)
+        self.rig.store.write(name, model, pack_optimizer(self.optimizer), state, self.frozen)
         self.rig.requests.written()
         self.rig.reporter.kept(state)
