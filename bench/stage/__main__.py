@@ -1,0 +1,42 @@
+"""`python -m bench.stage`: one stage at each cut against a plain loop; writes docs/benchmarks-stage.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.stage.measure import peak_memory, time_epochs
+from bench.stage.report import Figures, page, table
+from bench.stage.work import CASES, Work, write_images
+from snowmelt_trainer.contract.optimization import Precision
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks-stage.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.stage", description=__doc__)
+    parser.add_argument("--images", type=int, default=1250, help="training images (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="times that each case is timed (%(default)s)")
+    parser.add_argument("--precision", type=Precision, nargs="*", default=[Precision.FLOAT32, Precision.BFLOAT16])
+    parser.add_argument("--no-page", action="store_true", help=f"leave docs/{PAGE.name} as it is")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="snowmelt-bench-") as scratch:
+        folder = Path(scratch)
+        work = Work(write_images(folder / "images", options.images))
+        for precision in options.precision:
+            epochs = time_epochs(work, precision, options.repeats, folder, lambda text: print(text, flush=True))
+            memory = [peak_memory(work, index, precision, folder) for index in range(len(CASES))]
+            found[precision] = Figures(epochs, memory)
+            print(table(found[precision]), flush=True)
+    if not options.no_page:
+        today = datetime.now(UTC).date()
+        PAGE.write_text(page(found, work, images=options.images, today=today, load=load), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

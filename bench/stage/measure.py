@@ -1,0 +1,107 @@
+"""Times whole epochs of each case, the cases taking turns, and the memory of each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from bench.stage.plain import PlainLoop
+from bench.stage.work import CASES, CLASSES, Case, Work, config_of
+from snowmelt_trainer.backbones import build_backbone
+from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.contract.progress import CacheStatus
+from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.driver.worker import build_rig
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.stage import StageTraining
+from snowmelt_trainer.training.state import RunState
+
+
+@dataclass
+class Epochs:
+    """What was measured of one case in one precision."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of one whole epoch, by repeat: steps, validation and, of ours, the checkpoint."""
+    first: float = 0.0
+    """Of the first epoch, which fills the cache where there is one."""
+    cache: CacheStatus | None = None
+
+
+def epoch_of(work: Work, case: Case, precision: Precision, folder: Path) -> tuple[Callable[[], None], StageTraining]:
+    """What trains one whole epoch of the case, and the stage that it runs in (of the plain loop, a stage that gave it
+    its network and data)."""
+    config = config_of(work, case, precision, folder)
+    data = open_data(config.data, seed=0, volumes_root="")
+    backbone = build_backbone(
+        config.backbone, num_classes=CLASSES, dropout=0.2, seed=0, volumes_root="", image_size=work.image_size
+    )
+    rig = build_rig(config, data, World(), lambda _: None, backbone)
+    stage = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
+    if case.unfreeze is not None:
+        return stage.epoch, stage
+    loop = PlainLoop(
+        backbone.model, rig.train.dataset, rig.validation.dataset, batch=work.batch_size, precision=precision
+    )
+
+    def epoch() -> None:
+        loop.train()
+        loop.validate()
+
+    return epoch, stage
+
+
+def time_epochs(
+    work: Work, precision: Precision, repeats: int, folder: Path, say: Callable[[str], None]
+) -> list[Epochs]:
+    """All cases by their order in CASES; in each repeat they run one after another, beginning with another one."""
+    torch.set_num_threads(work.threads)
+    running = [epoch_of(work, case, precision, folder / f"{precision}-{i}") for i, case in enumerate(CASES)]
+    found = [Epochs() for _ in CASES]
+    for (epoch, _), epochs in zip(running, found, strict=True):
+        epochs.first = _timed(epoch, 1)
+    for repeat in range(repeats):
+        for turn in range(len(CASES)):
+            index = (repeat + turn) % len(CASES)
+            found[index].seconds.append(_timed(running[index][0], CASES[index].epochs))
+        say(f"{precision}, repeat {repeat + 1}: " + ", ".join(f"{one.seconds[-1]:.3f}" for one in found) + " s")
+    for (_, stage), epochs in zip(running, found, strict=True):
+        epochs.cache = stage.state.cache
+    return found
+
+
+def _timed(epoch: Callable[[], None], times: int) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        epoch()
+    return (time.perf_counter() - started) / times
+
+
+def peak_memory(work: Work, index: int, precision: Precision, folder: Path) -> int:
+    """Bytes that a new process, which trains two epochs of the case, has resident at most."""
+    arguments = [str(work.images), str(folder / f"memory-{precision}-{index}"), str(index), precision.value]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.stage.measure", *arguments], stdout=subprocess.PIPE, check=True, text=True
+    )
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _main(images: str, folder: str, index: str, precision: str) -> None:
+    work = Work(Path(images))
+    torch.set_num_threads(work.threads)
+    epoch, _ = epoch_of(work, CASES[int(index)], Precision(precision), Path(folder))
+    epoch()
+    epoch()
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,52 @@
+"""The plain loop: what one writes by hand to fine-tune everything. Images lie in memory, decoded and normalised."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.data.loading import ImageDataset
+from snowmelt_trainer.training.precision import autocast
+
+DEVICE = torch.device("cpu")
+
+
+class PlainLoop:
+    """Trains all parameters with AdamW and validates after each epoch; keeps nothing on disk."""
+
+    def __init__(
+        self, model: nn.Module, train: ImageDataset, validation: ImageDataset, *, batch: int, precision: Precision
+    ) -> None:
+        self.model, self.batch, self.precision = model, batch, precision
+        self.images, self.labels = _in_memory(train)
+        self.held_out = _in_memory(validation)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+
+    def train(self) -> None:
+        """One epoch's steps."""
+        self.model.train()
+        for ids in torch.randperm(len(self.labels)).split(self.batch):
+            with autocast(self.precision, DEVICE):
+                logits = self.model(self.images[ids])
+            loss = functional.cross_entropy(logits.float(), self.labels[ids], label_smoothing=0.1)
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def validate(self) -> float:
+        """Accuracy on the validation images."""
+        self.model.eval()
+        images, labels = self.held_out
+        right = 0
+        for start in range(0, len(labels), self.batch):
+            with autocast(self.precision, DEVICE):
+                logits = self.model(images[start : start + self.batch])
+            right += int((logits.argmax(1) == labels[start : start + self.batch]).sum())
+        return right / len(labels)
+
+
+def _in_memory(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
+    return torch.stack([dataset[i][0] for i in range(len(dataset))]), dataset.labels

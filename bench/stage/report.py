@@ -1,0 +1,82 @@
+"""The figures as a page of the documentation. Pure, but for what it reads of this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from bench.stage.measure import Epochs
+from bench.stage.work import CASES, Work
+from snowmelt_trainer.contract.optimization import Precision
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that was measured in one precision, by the order of CASES."""
+
+    epochs: list[Epochs]
+    memory: list[int]
+    """Bytes."""
+
+
+def page(found: Mapping[Precision, Figures], work: Work, *, images: int, today: date, load: float) -> str:
+    """docs/benchmarks-stage.md."""
+    tables = "\n\n".join(f"## {precision.value}\n\n{table(figures)}" for precision, figures in found.items())
+    repeats = len(next(iter(found.values())).epochs[0].seconds)
+    return f"""# Benchmark: one stage against a plain loop
+
+`make bench-stage` writes this page. Measured on {today.isoformat()}: {machine()}; load average before the start
+{load:.1f}. {versions()}; {work.threads} threads.
+
+{work.architecture} at {work.image_size} px, {images:,} images of Fashion-MNIST, a tenth of them for validation, batches
+of {work.batch_size}, no augmentation, one worker, no Ray. All cases run in one process and take turns, {repeats} times;
+each time is that of a whole epoch with its validation, and of ours also with its checkpoint on disk. The plain loop
+reads its images from memory, decoded and normalised, and writes nothing. "Times as fast" is the median of the ratios to
+the plain loop in the same repeat, with the smallest and the largest in brackets. Memory is the most that a new process
+had resident in two epochs.
+
+{tables}
+"""
+
+
+def table(figures: Figures) -> str:
+    """One row a case."""
+    plain = figures.epochs[0].seconds
+    lines = [
+        "| an epoch | seconds | times as fast | aim | first epoch, s | cache: MiB, seconds to fill | peak MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case, epochs, memory in zip(CASES, figures.epochs, figures.memory, strict=True):
+        ratios = [one / other for one, other in zip(plain, epochs.seconds, strict=True)]
+        cache = epochs.cache
+        kept = f"{cache.bytes / 2**20:.1f}, {cache.build_seconds:.2f}" if case.cached and cache else ""
+        aim = f"{case.aim:.3g}" if case.aim is not None else ""
+        lines.append(
+            f"| {case.name} | {spread(epochs.seconds)} | {spread(ratios)} | {aim} | {epochs.first:.2f} "
+            f"| {kept} | {memory / 2**20:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and the smallest and largest in brackets."""
+    return f"{median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
+def machine() -> str:
+    """Processor, cores and memory."""
+    models = [line.partition(":")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores of {models[0].strip() if models else platform.machine()}, {memory:.0f} GiB"
+
+
+def versions() -> str:
+    """Of what computes."""
+    named = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision"))
+    return f"Python {platform.python_version()}, {named}"

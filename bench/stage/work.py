@@ -1,0 +1,88 @@
+"""What is trained: images of Fashion-MNIST, a network, and the cases that take turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hack.data.fashion_mnist import SOURCE, write
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.contract.optimization import Precision
+
+CLASSES = 10
+MOST_EPOCHS = 10_000
+"""No stage of the benchmark ends by itself."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The data, the network and the arithmetic that all cases share."""
+
+    images: Path
+    """An image folder `train`."""
+    architecture: str = "resnet18"
+    image_size: int = 64
+    batch_size: int = 64
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train an epoch."""
+
+    name: str
+    unfreeze: tuple[str, ...] | None
+    """The layer groups that our stage trains; None: the plain loop, which trains everything."""
+    cached: bool = False
+    aim: float | None = None
+    """How many times as fast as the plain loop an epoch has to be."""
+    epochs: int = 1
+    """How many are timed in a row; more of those that are too short to time."""
+
+
+CASES = (
+    Case("plain loop, everything trained", None),
+    Case("ours, everything trained", ("*",), aim=1 / 1.03),
+    Case("ours, frozen to layer3", ("layer4", "head"), aim=1.9),
+    Case("ours, frozen to layer3, cached", ("layer4", "head"), cached=True, aim=3.3),
+    Case("ours, head alone", ("head",), epochs=1),
+    Case("ours, head alone, cached", ("head",), cached=True, aim=100.0, epochs=10),
+)
+
+
+def write_images(folder: Path, images: int) -> Path:
+    """Image folder `train`, of `images` images."""
+    write(SOURCE, folder, images)
+    return folder
+
+
+def config_of(work: Work, case: Case, precision: Precision, output: Path) -> RunConfig:
+    """The run whose only stage is the case's."""
+    cache = {"mode": "Always" if case.cached else "Never"}
+    return RunConfig.model_validate(_document(work, case, precision, output, cache))
+
+
+def _document(work: Work, case: Case, precision: Precision, output: Path, cache: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job": {"namespace": "bench", "name": "stage", "uid": "stage"},
+        "backbone": {"architecture": work.architecture, "weights": "None"},
+        "data": {
+            "train": {"uri": f"file://{work.images}/train"},
+            "validation": {"fraction": 0.1},
+            "imageSize": work.image_size,
+            "augmentation": "None",
+        },
+        "unfreezing": {
+            "strategy": "Custom",
+            "stages": [{"unfreeze": list(case.unfreeze or ("*",))}],
+            "stage": {"maxEpochs": MOST_EPOCHS, "patience": 1000},
+        },
+        "optimization": {
+            "batchSize": work.batch_size,
+            "precision": precision,
+            "schedule": "Constant",
+            "cache": cache,
+        },
+        "output": {"uri": f"file://{output}"},
+    }
