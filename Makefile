@@ -19,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Much of a test is waiting for a Ray or an API server to start, so two at a time pay even on two cores.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-cluster lint generate verify bench-operator bench-stage images e2e e2e-core cluster-up cluster-down clean
+.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage images e2e e2e-core cluster-up cluster-down clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,14 @@ generate: setup ## write the CRD, the chart's schema and README, the catalog of 
 
 verify: setup ## fail when a generated file is stale
 	$(BIN)/python -m hack.generate --check
+
+$(VENV)/.bench: $(VENV)/.ready
+	@echo "installing the packages of the extra bench"
+	@"$(UV)" pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+bench: $(VENV)/.bench ## training against its peers; writes docs/benchmarks.md (hours; BENCH_ARGS="--help" to choose cells)
+	$(BIN)/python -m bench.suite $(BENCH_ARGS)
 
 bench-operator: setup ## 1,000 FineTuneJobs against a real API server; writes docs/benchmarks-operator.md
 	$(BIN)/python -m hack.kube binaries

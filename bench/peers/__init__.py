@@ -1,0 +1,1 @@
+"""The contenders: ours and its peers, one file each, behind one protocol."""

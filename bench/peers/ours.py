@@ -1,0 +1,159 @@
+"""Ours: the trainer's own `fine_tune`, which each worker of `snowmelt run` calls, as the one worker of this process.
+
+The configuration is the product's defaults. What it costs beyond this call under `snowmelt run`, that is, Ray's start,
+is no part of any contender's clock.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bench.peers.ingredients import BATCH, WEIGHT_DECAY, network, rate_of
+from bench.peers.protocol import Trial
+from bench.peers.record import Record
+from snowmelt_trainer.contract.progress import Progress
+from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.driver.layout import Layout
+from snowmelt_trainer.driver.relay import Sender
+from snowmelt_trainer.driver.worker import fine_tune
+from snowmelt_trainer.training import evaluate as evaluation
+from snowmelt_trainer.training.checkpoint import CheckpointStore, unpack_model
+from snowmelt_trainer.training.distributed import World
+
+
+class BudgetSpentError(Exception):
+    """The fit is to end now."""
+
+
+def fit(trial: Trial, record: Record) -> nn.Module:
+    """The product's defaults: Gradual from the head, no target, each stage until it stops improving."""
+    return _fit(trial, record, {}, {})
+
+
+def fit_everything(trial: Trial, record: Record) -> nn.Module:
+    """Everything unfrozen, with the plain loop's batch, rates and epochs: what our loop costs beside a bare one."""
+    limits = {"maxEpochs": trial.budget.epochs, "patience": trial.budget.epochs}
+    optimization = {
+        "batchSize": BATCH,
+        "learningRate": rate_of(trial.task.architecture),
+        "layerDecay": 1.0,
+        "regularization": {"weightDecay": WEIGHT_DECAY, "dropout": 0.0, "labelSmoothing": 0.0},
+    }
+    return _fit(trial, record, {"strategy": "Full", "stage": limits}, optimization)
+
+
+def _fit(trial: Trial, record: Record, unfreezing: dict[str, Any], optimization: dict[str, Any]) -> nn.Module:
+    with tempfile.TemporaryDirectory(prefix="snowmelt-bench-") as folder:
+        config = configuration(trial, Path(folder), unfreezing, optimization)
+        Layout.of(config).checkpoints.mkdir(parents=True)
+        data = open_data(config.data, seed=trial.seed, volumes_root="/")
+        with _own_evaluation_uncounted(record):
+            record.start()
+            with suppress(BudgetSpentError):
+                fine_tune(config, data, World(), Followed(record, len(data.train)))
+            if not record.finished:
+                record.finish()
+        return _best(config, network(trial))
+
+
+def configuration(trial: Trial, folder: Path, unfreezing: dict[str, Any], optimization: dict[str, Any]) -> RunConfig:
+    """What the operator would render from a FineTuneJob that says so much and no more."""
+    task = trial.task
+    weights = {"weights": "None"} if task.weights is None else {"weightsFrom": {"uri": task.weights.as_uri()}}
+    return RunConfig.model_validate(
+        {
+            "job": {"namespace": "bench", "name": task.name, "uid": f"bench-{trial.seed}"},
+            "backbone": {"architecture": task.architecture, **weights},
+            "data": {
+                "train": {"uri": (task.root / "train").as_uri()},
+                "validation": {"uri": (task.root / "validation").as_uri()},
+                "imageSize": task.image_size,
+                "augmentation": "None",
+            },
+            "unfreezing": unfreezing,
+            "optimization": {"seed": trial.seed} | optimization,
+            "output": {"uri": folder.as_uri()},
+            "workers": {"cpus": trial.setting.threads},
+        }
+    )
+
+
+class Followed(Sender):
+    """Turns the snapshots that the trainer sends into points of the record."""
+
+    def __init__(self, record: Record, images: int) -> None:
+        self._record, self._images = record, images
+        self._seen, self._epochs = (0, 0), 0
+
+    def __call__(self, progress: Progress) -> None:
+        """What the trainer calls. A snapshot that follows a checkpoint at an epoch's end has new figures.
+
+        Raises:
+            BudgetSpentError: the budget's seconds are over.
+        """
+        self._note(progress)
+        kept, accuracy = progress.checkpoint, progress.metrics.validation.get("accuracy")
+        if kept is not None and accuracy is not None and (kept.stage, kept.epoch) != self._seen and kept.epoch:
+            self._seen = (kept.stage, kept.epoch)
+            self._epochs += 1
+            name = progress.stage.name if progress.stage else ""
+            go_on = self._record.observed(float(accuracy), self._epochs * self._images, f"{kept.stage}: {name}")
+            if not go_on:
+                raise BudgetSpentError
+        if progress.stage and len(progress.stages) == progress.stage.of and not self._record.finished:
+            self._record.finish()  # what follows is the final test
+
+    def _note(self, progress: Progress) -> None:
+        self._record.figures["stages"] = [row.model_dump(mode="json", by_alias=True) for row in progress.stages]
+        self._record.figures["warnings"] = list(progress.warnings)
+
+
+@contextmanager
+def _own_evaluation_uncounted(record: Record) -> Iterator[None]:
+    """The trainer evaluates after each epoch by the very function that the peers are evaluated with; the clocks stand
+    still meanwhile, as they do for the peers.
+
+    Raises:
+        RuntimeError: the trainer's modules do not use that function any more.
+    """
+    counted = evaluation.evaluate
+
+    def uncounted(*arguments: Any, **options: Any) -> Any:
+        with record.watch.paused():
+            return counted(*arguments, **options)
+
+    users = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("snowmelt_trainer.") and getattr(module, "evaluate", None) is counted
+    ]
+    if not any(module.__name__ == "snowmelt_trainer.training.stage" for module in users):
+        raise RuntimeError("snowmelt_trainer.training.stage does not evaluate by training.evaluate.evaluate any more")
+    for module in users:
+        module.evaluate = uncounted  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in users:
+            module.evaluate = counted  # type: ignore[attr-defined]
+
+
+def _best(config: RunConfig, model: nn.Module) -> nn.Module:
+    """The weights that would be delivered: the best by validation."""
+    store = CheckpointStore(Layout.of(config).checkpoints)
+    newest = store.newest()
+    if newest is None or newest.state.best is None:
+        raise RuntimeError("the budget was spent before the first epoch had ended")
+    best = store.read(newest.state.best.checkpoint)
+    if best is None:
+        raise RuntimeError("the best checkpoint cannot be read")
+    unpack_model(model, best.model)
+    return model

@@ -1,0 +1,1 @@
+"""From results to the page of the documentation. Knows neither torch nor the peers."""

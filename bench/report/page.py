@@ -1,0 +1,211 @@
+"""docs/benchmarks.md. Pure, but for `write_report`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from statistics import median
+
+from bench.report.machine import machine, versions
+from bench.report.plot import draw
+from bench.report.results import Run, read
+from bench.report.tables import (
+    accuracy_table,
+    cache_table,
+    contender_table,
+    ranged,
+    speed_table,
+    verdict_table,
+)
+from bench.report.verdicts import (
+    DEFAULTS,
+    MATCHED,
+    OURS,
+    REFERENCE,
+    AccuracyVerdict,
+    Comparison,
+    Verdict,
+    accuracy_verdict,
+    comparisons,
+    verdicts,
+)
+
+OURS_EVERYTHING = "ours-everything"
+OVERHEAD = 0.03
+"""At most so much over the bare loop."""
+QUIET = 0.5
+"""Load average beyond the fit's own threads that still counts as a quiet machine."""
+
+
+def write_report(results: Path, docs: Path, titles: Mapping[str, str], rivals: Sequence[str]) -> Path:
+    """Writes the page and its plot; returns the page.
+
+    Raises:
+        SystemExit: when there are no results.
+    """
+    runs = read(results)
+    if not runs:
+        raise SystemExit(f"{results} holds no results yet")
+    found = comparisons(runs, rivals)
+    draw(found, titles, docs / "benchmarks.svg")
+    path = docs / "benchmarks.md"
+    path.write_text(page(runs, found, titles, today=datetime.now(UTC).date()), encoding="utf-8")
+    return path
+
+
+def page(runs: Sequence[Run], found: Sequence[Comparison], titles: Mapping[str, str], *, today: date) -> str:
+    judged = [one for comparison in found for one in verdicts(comparison)]
+    accuracies = [one for one in map(accuracy_verdict, found) if one is not None]
+    entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
+    entries.sort(key=lambda entry: (entry[1] != DEFAULTS, not entry[0].startswith(OURS), entry[0]))
+    sections = [
+        _head(runs, today),
+        "## What misses its aim\n\n" + misses(judged, accuracies, found),
+        "## Ours against the best peer\n\n" + verdict_table(judged, titles),
+        "## Final test accuracy\n\n" + accuracy_table(accuracies),
+        "## Overhead with everything unfrozen\n\n" + overhead(found),
+        *(_subject(comparison, entries, titles) for comparison in found),
+        "## Fits that failed\n\n" + failures(runs),
+        METHOD,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(runs: Sequence[Run], today: date) -> str:
+    measured = [run for run in runs if not run.error]
+    known = {name: text for run in measured for name, text in run.versions.items()}
+    noisy = [run for run in measured if run.load > run.threads + QUIET]
+    quiet = (
+        f"**The machine was not quiet**: in {len(noisy)} of {len(measured)} fits its load average exceeded the fit's "
+        "own threads, so seconds of the wall clock say little there; processor time is the steadier figure."
+        if noisy
+        else "The machine was quiet."
+    )
+    threads = ", ".join(sorted({str(run.threads) for run in measured}))
+    return f"""# Benchmark: Snowmelt and its peers
+
+`make bench` writes this page. Measured on {today.isoformat()}: {machine()}; threads: {threads};
+{versions(known)}. {quiet}
+
+{_coverage(runs)}
+
+![validation accuracy over seconds](benchmarks.svg)"""
+
+
+def _coverage(runs: Sequence[Run]) -> str:
+    """Exactly which cells were run."""
+    by_subject: dict[str, list[Run]] = {}
+    for run in runs:
+        by_subject.setdefault(str(run.subject), []).append(run)
+    lines = []
+    for subject, some in by_subject.items():
+        seeds = sorted({run.seed for run in some})
+        names = sorted({f"{run.contender} ({run.column})" for run in some})
+        lines.append(f"- {subject}: seeds {', '.join(map(str, seeds))}; {', '.join(names)}")
+    return "Run were:\n\n" + "\n".join(lines)
+
+
+def misses(judged: Sequence[Verdict], accuracies: Sequence[AccuracyVerdict], found: Sequence[Comparison]) -> str:
+    """Every aim that is not met, with what the curves say of it."""
+    by_subject = {comparison.subject: comparison for comparison in found}
+    lines = [f"- {one.subject}, {one.aim.name}: {_why(one, by_subject[one.subject])}" for one in judged if not one.met]
+    lines += [
+        f"- {one.subject}, test accuracy: ours {one.ours:.4f}, full fine-tuning {one.full:.4f}, and only "
+        f"{one.allowance:.4f} less is within the confidence interval"
+        for one in accuracies
+        if not one.met
+    ]
+    return "\n".join(lines) if lines else "Of the cells that were run, none."
+
+
+def _why(verdict: Verdict, comparison: Comparison) -> str:
+    runs = comparison.of(OURS, DEFAULTS)
+    best = [max(run.looks, key=lambda look: look.accuracy) for run in runs if run.looks]
+    best_text = ranged([look.accuracy for look in best], "{:.4f}")
+    if math.isinf(verdict.ours.middle):
+        cut = sum(run.cut_off for run in runs)
+        end = f"{cut} of {len(runs)} fits were cut off" if cut else "every stage ended by itself"
+        return f"not reached: the best was {best_text} in stage {_common(best)}, the mark is {verdict.mark:.4f}; {end}"
+    stages = [
+        next(look.trained for look in run.looks if look.accuracy >= verdict.mark)
+        for run in runs
+        if any(look.accuracy >= verdict.mark for look in run.looks)
+    ]
+    shares = f"{verdict.share:.2f} of the best peer's time, the aim is {verdict.aim.share:.2f}"
+    return f"{shares}; reached in stage {', '.join(sorted(set(stages)))}, the best was {best_text}"
+
+
+def _common(looks: Sequence[object]) -> str:
+    return ", ".join(sorted({getattr(look, "trained", "") for look in looks}))
+
+
+def overhead(found: Sequence[Comparison]) -> str:
+    """One worker of ours with everything unfrozen beside the bare loop with the same precision and memory format."""
+    lines = []
+    for comparison in found:
+        ours, bare = comparison.of(OURS_EVERYTHING, MATCHED), comparison.of(REFERENCE, MATCHED)
+        if ours and bare:
+            wall_share = median(run.seconds for run in ours) / median(run.seconds for run in bare) - 1
+            cpu_share = median(run.cpu_seconds for run in ours) / median(run.cpu_seconds for run in bare) - 1
+            lines.append(
+                f"- {comparison.subject}: {wall_share:+.1%} by the wall clock, {cpu_share:+.1%} in processor time "
+                f"({len(ours)} and {len(bare)} fits; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds "
+                "the network within that time, the bare loop does not"
+            )
+    return "\n".join(lines) if lines else "Not run."
+
+
+def _subject(comparison: Comparison, entries: Sequence[tuple[str, str]], titles: Mapping[str, str]) -> str:
+    marks = comparison.marks
+    aims = (
+        "Full fine-tuning was not run here, so there are no marks."
+        if marks is None
+        else f"Full fine-tuning ends at {marks.full:.4f} (standard error {marks.error:.4f}): "
+        f"mark 1 is {marks.first:.4f}, mark 2 is {marks.second:.4f}."
+    )
+    example = comparison.runs[0]
+    data = next((run for run in comparison.runs if not run.error), example)
+    return f"""## {comparison.subject}
+
+{data.train_images:,} images to train on, {data.validation_images:,} to look at, {data.test_images:,} to test; {aims}
+
+{contender_table(comparison, entries, titles)}
+
+{speed_table(comparison, entries, titles)}
+
+The cache of the frozen layers' activations, in Snowmelt's runs:
+
+{cache_table(comparison, OURS, DEFAULTS)}"""
+
+
+def failures(runs: Sequence[Run]) -> str:
+    lines = [
+        f"- {run.subject}, seed {run.seed}, {run.contender} ({run.column}): {run.error}" for run in runs if run.error
+    ]
+    return "\n".join(lines) if lines else "None."
+
+
+METHOD = """## How it is measured
+
+- Every fit runs in a process of its own; which contender begins a round changes from seed to seed, and every other
+  round runs backwards.
+- All start from the same weights, pretrained by `bench/tasks/pretraining.py` on five classes of Fashion-MNIST (sandal,
+  shirt, sneaker, bag, ankle boot; ViT-B/16 too short to be any good). *near* is the other five classes, *far* is
+  scikit-learn's digits, *shifted* is the five known classes inverted, at half the contrast and with noise. No contender
+  augments.
+- The clock starts with the fit, when the network is built and the data set is listed (ours builds its network within
+  the clock); images are decoded in the course of it. Imports and what comes before the fit are the column "imports;
+  start-up". Ray's start is in the start-up of the peer in Ray Train; ours is called without Ray, as the one worker of
+  its process, by the function that each worker of `snowmelt run` calls.
+- Everyone is looked at by the same function on the same validation images; both clocks stand still meanwhile. Peers are
+  looked at twice in an epoch; ours once, when its own trainer evaluates. The marks are of validation accuracy; the test
+  images are used once, at the end.
+- "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
+  during the fit less what was resident at its start.
+- The stopping rule: everyone follows their own schedule for the same number of epochs where they plan by epochs, and is
+  cut off after a multiple of the time that full fine-tuning took.
+- *defaults*: float32, torch's own memory format, images decoded in each epoch. *matched*: our precision on this
+  machine, channels_last, images decoded once.
+- Times are medians over the seeds, with the range in brackets; "never" counts as longer than anything."""

@@ -1,0 +1,152 @@
+"""The file of results, parsed once into types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What contenders are compared on."""
+
+    architecture: str
+    task: str
+    image_size: int
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, {self.task}, {self.image_size} px"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the validation data; seconds leave evaluations out."""
+
+    seconds: float
+    cpu_seconds: float
+    samples: int
+    accuracy: float
+    trained: str
+
+
+@dataclass(frozen=True)
+class CacheRow:
+    """What the trainer says of one stage's cache."""
+
+    stage: str
+    bytes: int
+    build_seconds: float
+    saved_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit."""
+
+    subject: Subject
+    contender: str
+    column: str
+    seed: int
+    epochs: int
+    limit_seconds: float | None
+    """The fit ended there at the latest."""
+    load: float
+    """The larger of the machine's load averages before and after; a fit adds about as much as it has threads."""
+    threads: int
+    looks: tuple[Look, ...] = ()
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    cut_off: bool = False
+    validation: float = 0.0
+    """Accuracy of what is delivered."""
+    test: float = 0.0
+    validation_images: int = 0
+    test_images: int = 0
+    train_images: int = 0
+    memory_mib: float = 0.0
+    """Peak of the resident memory during the fit, less what was resident at its start."""
+    peak_mib: float = 0.0
+    import_seconds: float = 0.0
+    start_up_seconds: float = 0.0
+    bfloat16: bool = False
+    stage_speeds: tuple[tuple[str, float], ...] = ()
+    """Training images a second, stage by stage, where the contender says so itself."""
+    caches: tuple[CacheRow, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+def read(file: Path) -> list[Run]:
+    """Every fit in the file; of one that was tried again, the last try. In the file's order."""
+    return parse(file.read_text(encoding="utf-8").splitlines()) if file.exists() else []
+
+
+def parse(lines: Iterable[str]) -> list[Run]:
+    """As `read`, from the lines. Fits of another number of epochs than the last line's are left out."""
+    rows = [json.loads(line) for line in lines]
+    epochs = rows[-1]["epochs"] if rows else 0
+    found = {}
+    for row in rows:
+        if row["epochs"] == epochs:
+            run = _run(row)
+            found[run.subject, run.contender, run.column, run.seed] = run
+    return list(found.values())
+
+
+def subjects(runs: Sequence[Run]) -> list[Subject]:
+    """In the order of their first runs."""
+    return list(dict.fromkeys(run.subject for run in runs))
+
+
+def _run(row: dict[str, Any]) -> Run:
+    run = Run(
+        subject=Subject(row["architecture"], row["task"], row["image_size"]),
+        contender=row["contender"],
+        column=row["column"],
+        seed=row["seed"],
+        epochs=row["epochs"],
+        limit_seconds=row["limitSeconds"],
+        load=max(row["loadBefore"], row["loadAfter"]),
+        threads=row["threads"],
+        error=row.get("error", ""),
+    )
+    return run if run.error else _measured(run, row)
+
+
+def _measured(run: Run, row: dict[str, Any]) -> Run:
+    figures = row["figures"]
+    stages = figures.get("stages", [])
+    return replace(
+        run,
+        looks=tuple(Look(**point) for point in row["points"]),
+        seconds=figures["seconds"],
+        cpu_seconds=figures["cpuSeconds"],
+        cut_off=figures["cutOff"],
+        validation=row["validation"],
+        test=row["test"],
+        validation_images=row["validationImages"],
+        test_images=row["testImages"],
+        train_images=row["trainImages"],
+        memory_mib=figures["peakMemoryMiB"] - figures["memoryBeforeMiB"],
+        peak_mib=figures["peakMemoryMiB"],
+        import_seconds=row["importSeconds"],
+        start_up_seconds=row["startUpSeconds"],
+        bfloat16=row["bfloat16"],
+        stage_speeds=tuple((f"{one['index']}: {one['name']}", one["samplesPerSecond"]) for one in stages),
+        caches=tuple(
+            CacheRow(
+                f"{one['index']}: {one['name']}",
+                one["cache"]["bytes"],
+                one["cache"]["buildSeconds"],
+                one["cache"]["savedSeconds"],
+                one["cache"]["reason"],
+            )
+            for one in stages
+            if one.get("cache")
+        ),
+        versions=row["versions"],
+    )

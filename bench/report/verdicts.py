@@ -1,0 +1,151 @@
+"""Ours against the best peer, cell by cell, and whether the aims are met. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+from bench.report.marks import Clock, Marks, Times, confidence, marks_of, processors, times_to, wall
+from bench.report.results import Run, Subject, subjects
+
+OURS, REFERENCE = "ours", "plain"
+DEFAULTS, MATCHED = "defaults", "matched"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What ours is to reach: a mark within a share of the best peer's time."""
+
+    name: str
+    mark: Callable[[Marks], float]
+    column: str
+    """Which peers."""
+    share: float
+
+
+AIMS = (
+    Aim("mark 1", lambda marks: marks.first, DEFAULTS, 1 / 5),
+    Aim("mark 1, peers matched", lambda marks: marks.first, MATCHED, 1),
+    Aim("mark 2", lambda marks: marks.second, DEFAULTS, 1 / 3),
+    Aim("mark 2, peers matched", lambda marks: marks.second, MATCHED, 1 / 2),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs of one subject."""
+
+    subject: Subject
+    runs: tuple[Run, ...]
+    rivals: frozenset[str]
+
+    def of(self, contender: str, column: str) -> list[Run]:
+        """Its fits that did not fail, by seed."""
+        found = [run for run in self.runs if (run.contender, run.column) == (contender, column) and not run.error]
+        return sorted(found, key=lambda run: run.seed)
+
+    @cached_property
+    def marks(self) -> Marks | None:
+        """None as long as full fine-tuning was not run."""
+        reference = self.of(REFERENCE, DEFAULTS)
+        return marks_of(reference) if reference else None
+
+    def times(self, contender: str, column: str, mark: float, clock: Clock = wall) -> Times:
+        return times_to(mark, self.of(contender, column), clock)
+
+    def best_peer(self, column: str, mark: float, clock: Clock = wall) -> tuple[str, Times] | None:
+        """The rival with the smallest median; None when none was run."""
+        found = [(name, self.times(name, column, mark, clock)) for name in sorted(self.rivals)]
+        ran = [(name, times) for name, times in found if times.values]
+        return min(ran, key=lambda pair: pair[1].middle) if ran else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One aim on one subject."""
+
+    aim: Aim
+    subject: Subject
+    mark: float
+    ours: Times
+    peer: str
+    theirs: Times
+    share: float
+    """Our median as a share of theirs, by the wall clock; infinite when we never reach the mark, and they do."""
+    processor_share: float
+    """The same in processor time, which other work on the machine hardly changes."""
+
+    @property
+    def met(self) -> bool:
+        return self.share <= self.aim.share
+
+
+@dataclass(frozen=True)
+class AccuracyVerdict:
+    """Final test accuracy of ours against full fine-tuning's."""
+
+    subject: Subject
+    ours: float
+    full: float
+    allowance: float
+    """Half the width of the 95% confidence interval of the difference."""
+
+    @property
+    def met(self) -> bool:
+        return self.ours >= self.full - self.allowance
+
+
+def comparisons(runs: Sequence[Run], rivals: Collection[str]) -> list[Comparison]:
+    return [
+        Comparison(subject, tuple(run for run in runs if run.subject == subject), frozenset(rivals))
+        for subject in subjects(runs)
+    ]
+
+
+def verdicts(comparison: Comparison) -> list[Verdict]:
+    """Every aim for which ours and a peer were run."""
+    marks = comparison.marks
+    if marks is None or not comparison.of(OURS, DEFAULTS):
+        return []
+    found = []
+    for aim in AIMS:
+        mark = aim.mark(marks)
+        best = comparison.best_peer(aim.column, mark)
+        quickest = comparison.best_peer(aim.column, mark, processors)
+        if best is None or quickest is None:
+            continue
+        ours = comparison.times(OURS, DEFAULTS, mark)
+        ours_cpu = comparison.times(OURS, DEFAULTS, mark, processors)
+        found.append(
+            Verdict(
+                aim,
+                comparison.subject,
+                mark,
+                ours,
+                *best,
+                share_of(ours.middle, best[1].middle),
+                share_of(ours_cpu.middle, quickest[1].middle),
+            )
+        )
+    return found
+
+
+def share_of(ours: float, theirs: float) -> float:
+    """Ours over theirs. Infinite when we never get there; 0 when only they never do."""
+    if math.isinf(ours):
+        return math.inf
+    return ours / theirs if theirs else math.inf
+
+
+def accuracy_verdict(comparison: Comparison) -> AccuracyVerdict | None:
+    """None as long as one of the two was not run."""
+    ours, full = comparison.of(OURS, DEFAULTS), comparison.of(REFERENCE, DEFAULTS)
+    if not ours or not full:
+        return None
+    reached = median(run.test for run in full)
+    return AccuracyVerdict(
+        comparison.subject, median(run.test for run in ours), reached, confidence(reached, full[0].test_images)
+    )

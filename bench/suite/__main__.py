@@ -1,0 +1,77 @@
+"""`make bench`: ours and its peers on one machine, in one run; writes docs/benchmarks.md and its plot.
+
+Results are added to a file cell by cell; a run that was ended goes on where it was when started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.peers.contenders import CONTENDERS, REFERENCE
+from bench.peers.protocol import Column
+from bench.report.page import write_report
+from bench.suite.order import Cell, Entry, Subject, cells, left, seconds_left
+from bench.suite.runner import Runner
+from bench.tasks.images import TaskName
+from bench.tasks.pretraining import RECIPES
+
+REPOSITORY = Path(__file__).parents[2]
+FIRST = Entry(REFERENCE, Column.DEFAULTS)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="make bench BENCH_ARGS=", description=__doc__)
+    made.add_argument("--architectures", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="NAME")
+    made.add_argument("--tasks", nargs="+", default=[*TaskName], choices=[*TaskName], metavar="TASK")
+    made.add_argument("--image-sizes", nargs="+", type=int, default=[64, 112], metavar="PIXELS")
+    made.add_argument("--seeds", type=int, default=5)
+    made.add_argument("--contenders", nargs="+", default=[one.name for one in CONTENDERS], metavar="NAME")
+    made.add_argument("--columns", nargs="+", default=[*Column], choices=[*Column], metavar="COLUMN")
+    made.add_argument("--epochs", type=int, default=6, help="of full fine-tuning, and of whoever plans by epochs")
+    made.add_argument("--cut-off", type=float, default=2.5, help="a fit ends after so many times the reference's time")
+    made.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    made.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench")
+    made.add_argument("--docs", type=Path, default=REPOSITORY / "docs")
+    made.add_argument("--report-only", action="store_true", help="write the page from the results that there are")
+    return made
+
+
+def wanted_cells(options: argparse.Namespace) -> list[Cell]:
+    """The suite that the options name."""
+    subjects = [
+        Subject(architecture, task, size)
+        for size in options.image_sizes
+        for architecture in options.architectures
+        for task in options.tasks
+    ]
+    entries = [
+        Entry(one.name, column)
+        for column in options.columns
+        for one in CONTENDERS
+        if one.name in options.contenders and column in one.columns
+    ]
+    return list(cells(subjects, entries, options.seeds, first=FIRST))
+
+
+def main() -> None:
+    options = parser().parse_args()
+    runner = Runner(options.out, epochs=options.epochs, cut_off=options.cut_off, threads=options.threads)
+    wanted = wanted_cells(options)
+    remaining = [] if options.report_only else left(wanted, runner.done())
+    print(f"{len(wanted)} fits, {len(remaining)} of them left; results: {runner.file}", flush=True)
+    while remaining:
+        cell, *remaining = remaining
+        said = runner.run(cell)
+        ahead = seconds_left(remaining, runner.took)
+        until = "" if ahead is None else f"; {len(remaining)} left, about {ahead / 60:.0f} min"
+        print(f"{datetime.now(UTC):%H:%M:%S} {said}{until}", flush=True)
+    titles = {one.name: one.title for one in CONTENDERS}
+    rivals = [one.name for one in CONTENDERS if one.rival]
+    print(f"wrote {write_report(runner.file, options.docs, titles, rivals)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Ours against the best peer, and the page that says so."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import date
+
+from bench.report.page import page
+from bench.report.results import Run, parse
+from bench.report.tables import segments
+from bench.report.verdicts import Comparison, accuracy_verdict, comparisons, share_of, verdicts
+from tests.unit.bench.runs import SUBJECT, look, row, run
+
+RIVALS = ("plain", "fastai")
+TITLES = {"plain": "plain loop", "fastai": "fastai fine_tune", "ours": "Snowmelt"}
+
+
+def compared(*runs: Run) -> Comparison:
+    return Comparison(SUBJECT, runs, frozenset(RIVALS))
+
+
+FULL = run(looks=(look(10.0, 0.92), look(20.0, 0.94)))
+QUICK = run("ours", looks=(look(1.0, 0.92, trained="1: head"), look(12.0, 0.94, trained="2: layer4")))
+
+
+def test_ours_is_compared_with_the_peer_that_is_quickest_to_that_mark() -> None:
+    found = verdicts(compared(FULL, QUICK, run("fastai", looks=(look(5.0, 0.92),))))
+    first, second = [one for one in found if one.aim.column == "defaults"]
+    assert (first.peer, first.share) == ("fastai", 0.2)
+    assert (second.peer, second.share) == ("plain", 0.6)
+    assert (first.met, second.met) == (True, False)
+
+
+def test_peers_with_our_precision_are_a_comparison_of_their_own() -> None:
+    matched = run(column="matched", looks=(look(4.0, 0.94),))
+    found = {one.aim.name: one for one in verdicts(compared(FULL, QUICK, matched))}
+    assert found["mark 2, peers matched"].share == 3.0
+    assert found["mark 2"].share == 0.6
+
+
+def test_a_mark_that_ours_never_reaches_is_missed_even_if_no_peer_does() -> None:
+    slow = run("ours", looks=(look(1.0, 0.5),))
+    assert not any(one.met for one in verdicts(compared(FULL, slow)))
+    assert share_of(math.inf, math.inf) == math.inf
+    assert share_of(3.0, math.inf) == 0.0
+
+
+def test_without_full_fine_tuning_there_are_no_marks() -> None:
+    assert verdicts(compared(QUICK)) == []
+
+
+def test_accuracy_may_be_lower_only_within_the_confidence_interval() -> None:
+    close, far = (accuracy_verdict(compared(FULL, run("ours", test=test))) for test in (0.92, 0.90))
+    assert close is not None
+    assert far is not None
+    assert (close.met, far.met) == (True, False)
+
+
+def test_speed_is_counted_apart_for_each_thing_that_is_trained() -> None:
+    looks = [
+        look(1.0, 0.5, samples=500, trained="head"),
+        look(2.0, 0.6, samples=1000, trained="head"),
+        look(12.0, 0.7, samples=2000, trained="all"),
+    ]
+    assert segments(looks) == [("head", 500.0), ("all", 100.0)]
+
+
+def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> None:
+    runs = [FULL, QUICK, run("fastai", looks=(look(5.0, 0.92),)), run("fts", error="ImportError: no module")]
+    text = page(runs, comparisons(runs, RIVALS), TITLES, today=date(2026, 11, 25))
+    misses = text.index("## What misses its aim")
+    assert misses < text.index("## Ours against the best peer")
+    section = text[misses : text.index("## Ours against the best peer")]
+    assert "resnet18, near, 64 px, mark 2: 0.60 of the best peer's time, the aim is 0.33; reached in stage 2" in section
+    assert "mark 1" not in section
+    assert "seed 0, fts (defaults): ImportError: no module" in text
+    assert "The machine was quiet" in text
+
+
+def test_the_page_says_when_others_used_the_machine() -> None:
+    runs = [run(looks=(look(1.0, 0.9),), load=5.0)]
+    text = page(runs, comparisons(runs, RIVALS), TITLES, today=date(2026, 11, 25))
+    assert "**The machine was not quiet**: in 1 of 1 fits" in text
+
+
+def test_a_fit_that_was_tried_again_counts_once_and_other_rules_do_not_count() -> None:
+    failed = {name: value for name, value in row().items() if name not in ("points", "figures")} | {"error": "Boom"}
+    lines = [json.dumps(one) for one in (row(epochs=2, seed=7), failed, row())]
+    (only,) = parse(lines)
+    assert (only.error, only.seed, only.memory_mib) == ("", 0, 300.0)
