@@ -27,6 +27,7 @@ MODEL, NOTES = "model.pt", "record.json"
 
 def fit(trial: Trial, record: Record) -> nn.Module:
     """The worker has a record of its own, on its own clock, which starts with its loop: Ray's start is start-up."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # Ray's 30 s are too few on a busy machine
     ray.init(
         address="local",
         num_cpus=trial.setting.threads + 1,

@@ -15,6 +15,7 @@ from bench.report.tables import (
     accuracy_table,
     cache_table,
     contender_table,
+    medians,
     ranged,
     speed_table,
     verdict_table,
@@ -63,7 +64,10 @@ def page(runs: Sequence[Run], found: Sequence[Comparison], titles: Mapping[str, 
     sections = [
         _head(runs, today),
         "## What misses its aim\n\n" + misses(judged, accuracies, found),
-        "## Ours against the best peer\n\n" + verdict_table(judged, titles),
+        "## Ours against the best peer\n\nMedians over the cells:\n\n"
+        + medians(judged)
+        + "\n\n"
+        + verdict_table(judged, titles),
         "## Final test accuracy\n\n" + accuracy_table(accuracies),
         "## Overhead with everything unfrozen\n\n" + overhead(found),
         *(_subject(comparison, entries, titles) for comparison in found),
@@ -91,7 +95,9 @@ def _head(runs: Sequence[Run], today: date) -> str:
 
 {_coverage(runs)}
 
-![validation accuracy over seconds](benchmarks.svg)"""
+![validation accuracy over seconds](benchmarks.svg)
+
+Thick and black: Snowmelt, a dot for each look. Dotted: peers with our precision and memory format."""
 
 
 def _coverage(runs: Sequence[Run]) -> str:

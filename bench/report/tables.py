@@ -58,12 +58,24 @@ def verdict_table(found: Sequence[Verdict], titles: Mapping[str, str]) -> str:
                 f"{times_cell(one.theirs)}: {titles.get(one.peer, one.peer)}",
                 share(one.share),
                 share(one.processor_share),
-                f"at most {share(one.aim.share)}",
+                f"at most {share(one.aim.share)}" if one.aim.share < 1 else "never above",
                 "yes" if one.met else "**no**",
             ]
             for one in found
         ],
     )
+
+
+def medians(found: Sequence[Verdict]) -> str:
+    """Each aim's median over the cells, by which the suite as a whole is judged."""
+    lines = []
+    for aim in dict.fromkeys(one.aim for one in found):
+        shares = [one.share for one in found if one.aim == aim]
+        met = sum(one.met for one in found if one.aim == aim)
+        lines.append(
+            f"- {aim.name}: {share(median(shares))} of the best peer's time, met in {met} of {len(shares)} cells"
+        )
+    return "\n".join(lines)
 
 
 def accuracy_table(found: Sequence[AccuracyVerdict]) -> str:

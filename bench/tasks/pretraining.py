@@ -34,10 +34,10 @@ class Recipe:
 
 RECIPES = {
     "resnet18": Recipe(),
-    "resnet50": Recipe(of_each=4000, epochs=2),
+    "resnet50": Recipe(of_each=2000),
     "mobilenet_v3_large": Recipe(epochs=3),
     # A transformer of 86 million parameters learns little from scratch in what a CPU affords: the page says so.
-    "vit_b_16": Recipe(of_each=1000, epochs=3, learning_rate=2e-4),
+    "vit_b_16": Recipe(of_each=500, epochs=3, learning_rate=2e-4),
 }
 
 
