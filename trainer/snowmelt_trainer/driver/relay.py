@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 CAPACITY = 256
 WAIT_SECONDS = 5.0
+AGAIN_SECONDS = 1.0
 
 
 class _Mailbox:
@@ -58,24 +59,25 @@ class Sender:
 @contextmanager
 def relayed(receive: Callable[[Progress], None]) -> Iterator[Sender]:
     """A sender for the workers; what it sends reaches `receive`, in order, in a thread of the driver. All of it has,
-    when the block ends."""
+    when the block ends. Where Ray loses the mailbox, it makes another, and what lay in it is replaced by the next."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+    mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     over = threading.Event()
 
     def fetch(wait_s: float) -> bool:
         try:
             texts = ray.get(mailbox.take.remote(wait_s))
         except ray.exceptions.RayError as error:
-            log.warning("progress is no longer relayed: %s", error)
+            log.warning("the progress of a moment is lost, and the next will come: %s", error)
             return False
         for text in filter(None, texts):
             receive(Progress.model_validate_json(text))
         return True
 
     def run() -> None:
-        while not over.is_set() and fetch(WAIT_SECONDS):
-            pass
+        while not over.is_set():
+            if not fetch(WAIT_SECONDS):
+                over.wait(AGAIN_SECONDS)
 
     thread = threading.Thread(target=run, name="progress-relay", daemon=True)
     thread.start()
