@@ -51,8 +51,8 @@ class Kubectl:
         return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)
 
 
-def eventually(holds: Callable[[], bool], complaint: str, within_s: float = 30.0) -> None:
-    """Return as soon as `holds()`.
+def eventually(holds: Callable[[], bool], complaint: str, within_s: float = 30.0, every_s: float = 0.1) -> None:
+    """Return as soon as `holds()`, which is asked every `every_s` seconds.
 
     Raises:
         ControlPlaneError: `complaint`, when it does not hold within `within_s` seconds.
@@ -61,4 +61,4 @@ def eventually(holds: Callable[[], bool], complaint: str, within_s: float = 30.0
     while not holds():
         if time.monotonic() > until:
             raise ControlPlaneError(f"{complaint} (waited {within_s:.0f} s)")
-        time.sleep(0.1)
+        time.sleep(every_s)

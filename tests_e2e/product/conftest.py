@@ -15,6 +15,7 @@ from hack.images import ImagesError, build_images
 from hack.kube import BinariesMissingError
 from hack.kube.cluster import Cluster, RequirementsError
 from tests_e2e.product import evidence
+from tests_e2e.product.measured import Measured
 from tests_e2e.product.world import REPOSITORY, Namespace, World
 
 KEPT = "SNOWMELT_E2E_CLUSTER"
@@ -64,6 +65,12 @@ def namespace(world: World, request: pytest.FixtureRequest) -> Iterator[Namespac
         evidence.keep(world, [name], folder)
         print(f"what explains the failure lies in {folder}")
     namespace.delete()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Takes figures; they are kept in out/e2e/measured.jsonl, of all runs."""
+    return Measured(request.node.name, OUT / "measured.jsonl")
 
 
 _FAILED = pytest.StashKey[set[str]]()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from hack.kube.controlplane import eventually
 from hack.kube.kubectl import ControlPlaneError
-from tests_e2e.product.world import READY_WITHIN_S, RELEASE, SYSTEM, World
+from tests_e2e.product.world import READY_WITHIN_S, RELEASE, SLOT, SYSTEM, World
 
 API_SERVER, ETCD = "control-plane/kube-apiserver", "control-plane/etcd"
 KUBERAY = ("deployment/kuberay-operator", "-n", "kuberay-system")
@@ -53,13 +57,66 @@ def without_progress_endpoint(world: World, seconds: float) -> None:
     world.kubectl("create", "-f", "-", stdin=json.dumps(_as_new(service)))
 
 
-def pull_the_plug(world: World, node: str, *, missed: bool = True) -> None:
-    """A node dies at once, is missed, and boots again."""
+def unplug(world: World, node: str) -> None:
+    """A node dies at once, and is missed."""
     world.cluster.stop(node)
-    if missed:
-        eventually(lambda: not is_ready(world, node), f"nobody misses {node}", READY_WITHIN_S)
+    eventually(lambda: not is_ready(world, node), f"nobody misses {node}", READY_WITHIN_S)
+
+
+def plug_in(world: World, node: str) -> None:
+    """It boots again."""
     world.cluster.start(node)
     eventually(lambda: is_ready(world, node), f"{node} does not come back", READY_WITHIN_S)
+    world.advertise(node, SLOT, 1)
+
+
+class SmallDisk:
+    """A file system of few MiB in place of a volume's folder, on this machine and on every node. A context manager."""
+
+    def __init__(self, world: World, folder: Path, *, mebibytes: int) -> None:
+        self._machines = [node.machine for node in world.cluster.nodes]
+        self._folder, self._mebibytes = folder, mebibytes
+        self._image = folder.with_suffix(".img")
+        self._ballast = folder / "ballast"
+        self._device = ""
+
+    def __enter__(self) -> SmallDisk:
+        self._image.touch()
+        os.truncate(self._image, self._mebibytes * 2**20)
+        _run("mkfs.ext4", "-q", "-m", "0", str(self._image))
+        self._device = _run("losetup", "--find", "--show", str(self._image)).strip()
+        _run("mount", self._device, str(self._folder))
+        for machine in self._machines:
+            # One device, one file system, wherever it is mounted.
+            machine.run("mount", self._device, self._folder)
+        self._folder.chmod(0o777)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for machine in self._machines:
+            machine.run("umount", "--lazy", self._folder)
+        _run("umount", "--lazy", str(self._folder))
+        _run("losetup", "--detach", self._device)
+        self._image.unlink()
+
+    def fill(self) -> None:
+        """Leave no room on it."""
+        with self._ballast.open("wb", buffering=0) as ballast:
+            for size in (2**20, 4096):
+                try:
+                    while True:
+                        ballast.write(bytes(size))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+
+    def make_room(self) -> None:
+        """Take that away again."""
+        self._ballast.unlink()
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def is_ready(world: World, node: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from hack.kube.controlplane import eventually
 from tests_e2e.product import faults
-from tests_e2e.product.watching import CheckpointWatch
+from tests_e2e.product.watching import CheckpointWatch, trained_once
 from tests_e2e.product.world import Job, Namespace, long_job
 
 SEED = 20261125
@@ -18,11 +18,6 @@ REPLACED_WITHIN_S = 240.0
 
 def pod_uids(job: Job) -> set[str]:
     return {pod["metadata"]["uid"] for kind in ("head", "worker") for pod in job.pods(kind)}
-
-
-def trained_once(watch: CheckpointWatch, job: Job) -> bool:
-    """Whether no epoch that had its checkpoint was trained again."""
-    return bool(watch.names) and watch.names == sorted(set(watch.names)) and job.epochs() > 0
 
 
 @pytest.mark.parametrize("outage", [pytest.param(15.0, marks=[pytest.mark.core, pytest.mark.short]), 60.0])
@@ -90,7 +85,8 @@ def test_a_job_outlives_a_node(namespace: Namespace) -> None:
         job.await_epoch(2)
         (head,) = job.pods("head")
         node = next(pod["spec"]["nodeName"] for pod in job.pods("worker") if not same_node(pod, head))
-        faults.pull_the_plug(namespace.world, node)
+        faults.unplug(namespace.world, node)
+        faults.plug_in(namespace.world, node)
         job.await_epoch(job.epochs() + 2)
         job.complete()
     assert trained_once(watch, job)

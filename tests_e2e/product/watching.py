@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from tests_e2e.product.world import Job
+
 LOOKS_EVERY_S = 0.05
 
 
@@ -44,3 +46,8 @@ class CheckpointWatch:
                 continue
         for one in sorted(found):
             self._seen.setdefault(one)
+
+
+def trained_once(watch: CheckpointWatch, job: Job) -> bool:
+    """Whether no epoch that had its checkpoint was trained again."""
+    return bool(watch.names) and watch.names == sorted(set(watch.names)) and job.epochs() > 0

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ SLOT = "snowmelt.dev/slot"
 """A made-up resource of which each node has one, so that two workers never share one: requests of CPU do not keep
 them apart on nodes that have hardly more of it than the head asks for."""
 READY_WITHIN_S = 240.0
+ASKS_EVERY_S = 0.5
+"""How often kubectl asks for a job that trains: the machine is the one that it trains on."""
 CLAIMS = ("digits", "backbones", "models")
 
 
@@ -47,7 +51,7 @@ class World:
         world = cls(cluster, cluster.kubectl(), workspace / "inputs")
         fill_volumes(world.inputs)
         for node in cluster.nodes:
-            world.set_slots(node.place.name, 1)
+            world.advertise(node.place.name, SLOT, 1)
         world.install(images)
         return world
 
@@ -79,19 +83,19 @@ class World:
             "--values", file, "--wait", f"--timeout={READY_WITHIN_S:.0f}s",
         )  # fmt: skip
 
-    def set_slots(self, node: str, number: int) -> None:
-        """Let a node advertise so many slots for workers; a kubelet leaves resources that it does not know alone."""
-        patch = {"status": {"capacity": {SLOT: str(number)}, "allocatable": {SLOT: str(number)}}}
+    def advertise(self, node: str, resource: str, number: int) -> None:
+        """Let a node say that it has so many of a resource; a kubelet leaves resources that it does not know alone."""
+        patch = {"status": {"capacity": {resource: str(number)}, "allocatable": {resource: str(number)}}}
         self.kubectl("patch", "node", node, "--subresource=status", "-p", json.dumps(patch))
 
-    def namespace(self, name: str) -> Namespace:
-        """A new namespace under Pod Security level restricted, with the claims that the examples name."""
+    def namespace(self, name: str, claims: Sequence[str] = CLAIMS) -> Namespace:
+        """A new namespace under Pod Security level restricted, with claims that hold what the examples read."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         namespace = Namespace(self, name)
-        for claim in CLAIMS:
+        for claim in claims:
             self.apply(_claim(claim, name))
-        for claim in CLAIMS:
+        for claim in claims:
             eventually(lambda claim=claim: namespace.bound(claim), f"claim {name}/{claim} is not bound", 60.0)
             if (self.inputs / claim).is_dir():
                 shutil.copytree(self.inputs / claim, namespace.volume(claim), dirs_exist_ok=True)
@@ -165,11 +169,21 @@ class Job:
         status: dict[str, Any] = self.document.get("status", {})
         return status
 
+    def incident(self, reason: str) -> dict[str, Any]:
+        """What status.incidents has of a reason; empty when there is none."""
+        return next((one for one in self.status.get("incidents", []) if one["reason"] == reason), {})
+
+    def events(self, reason: str) -> list[dict[str, Any]]:
+        """The Events of this FineTuneJob that have a reason."""
+        of_ours = f"involvedObject.kind=FineTuneJob,involvedObject.name={self.name},reason={reason}"
+        events: list[dict[str, Any]] = self.namespace.get("events", f"--field-selector={of_ours}")["items"]
+        return events
+
     @property
     def phase(self) -> str:
         return str(self.status.get("phase", ""))
 
-    @property
+    @cached_property
     def output(self) -> Path:
         return self.namespace.volume("models") / self.name
 
@@ -190,7 +204,8 @@ class Job:
 
     def await_epoch(self, epochs: int, within_s: float = 600.0) -> None:
         """Until so many epochs in all have been checkpointed."""
-        eventually(lambda: self.epochs() >= epochs or self._over(), f"{self.name} has no {epochs} epochs", within_s)
+        complaint = f"{self.name} has no {epochs} epochs"
+        eventually(lambda: self.epochs() >= epochs or self._over(), complaint, within_s, ASKS_EVERY_S)
         assert self.epochs() >= epochs, self.status
 
     def epochs(self) -> int:
@@ -209,7 +224,7 @@ class Job:
         Raises:
             ControlPlaneError: it did not complete.
         """
-        eventually(self._ended, f"{self.name} does not end", within_s)
+        eventually(self.has_ended, f"{self.name} does not end", within_s, ASKS_EVERY_S)
         if self.condition("Failed").get("status") == "True":
             raise ControlPlaneError(f"{self.name} failed: {self.condition('Failed')}")
         self.namespace.kubectl(
@@ -217,8 +232,8 @@ class Job:
         )
         return self.status
 
-    def _ended(self) -> bool:
-        """Also while the API server is away."""
+    def has_ended(self) -> bool:
+        """Whether it is Complete or Failed; not that we know, while the API server is away."""
         try:
             return self._over()
         except ControlPlaneError:
@@ -232,8 +247,8 @@ def example(name: str, **spec: Any) -> dict[str, Any]:
     """A manifest of examples/, its workers on nodes of their own; `spec` replaces parts."""
     document: dict[str, Any] = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
     document["spec"] |= spec
-    replicas = document["spec"].get("workers", {}).get("replicas", 1)
-    document["spec"]["workers"] = {"replicas": replicas, "resources": {"limits": {SLOT: "1"}}}
+    resources = document["spec"].setdefault("workers", {}).setdefault("resources", {})
+    resources.setdefault("limits", {})[SLOT] = "1"
     return document
 
 

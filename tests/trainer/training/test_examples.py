@@ -1,4 +1,5 @@
-"""Every manifest in examples/ is trained on its own data from the committed backbone; only its epochs are cut short."""
+"""Every manifest in examples/ is trained on its own data from the committed backbone; only its epochs are cut short.
+What needs GPUs, and weights from the network, is planned and not trained."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from hack.demo.inputs import EXAMPLES, fill_volumes
 from snowmelt_cli.checking import check
 from snowmelt_cli.local_run import plan_run
 from snowmelt_operator.api.v1alpha1 import FineTuneJob
+from snowmelt_operator.render.config import worker_group
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.contract.unfreezing import Strategy
 from snowmelt_trainer.data.opening import open_data
@@ -46,13 +48,17 @@ def shortened(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"unfreezing": unfreezing.model_copy(update={"stage": stage, "stages": stages})})
 
 
+def needs_gpus(file: Path) -> bool:
+    return "nvidia.com/gpu" in file.read_text(encoding="utf-8")
+
+
 def need_fashion_mnist(volumes: Path) -> None:
     if not fashion_mnist.SOURCE.is_dir() and not os.environ.get("CI"):
         pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
     fashion_mnist.write(fashion_mnist.SOURCE, volumes / "fashion-mnist", FASHION_IMAGES)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [file for file in FILES if not needs_gpus(file)], ids=lambda file: file.stem)
 def test_an_example_trains_and_learns(volumes: Path, tmp_path: Path, file: Path) -> None:
     if file.stem == "fashion-mnist":
         need_fashion_mnist(volumes)
@@ -64,6 +70,12 @@ def test_an_example_trains_and_learns(volumes: Path, tmp_path: Path, file: Path)
     # Ten classes: guessing gets a tenth.
     assert float(trained.validation["accuracy"]) > 0.4
     assert bool(trained.test) is (data.test is not None)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if needs_gpus(file)], ids=lambda file: file.stem)
+def test_an_example_for_gpus_asks_for_one_in_each_worker(file: Path) -> None:
+    workers = worker_group(job(file).spec)
+    assert (workers.replicas, workers.gpus) == (2, 1)
 
 
 def test_the_list_of_examples_names_every_file() -> None:

@@ -1,0 +1,113 @@
+"""A job that cannot run says so within 30 seconds, by a reason of docs/reasons.md in status and as an Event."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from hack.kube.controlplane import eventually
+from tests_e2e.product.measured import Measured
+from tests_e2e.product.world import ASKS_EVERY_S, Job, Namespace, example
+
+SAID_WITHIN_S = 30.0
+ABSENT = "localhost/nobody/nothing:1"
+STARTS_WITHIN_S = 180.0
+
+
+def named(name: str, **spec: Any) -> dict[str, Any]:
+    job = example("head-only", output={"uri": f"pvc://models/{name}"}, **spec)
+    job["metadata"]["name"] = name
+    return job
+
+
+def await_reason(job: Job, reason: str, since: float, within_s: float = SAID_WITHIN_S) -> float:
+    """Until incidents and Events have the reason; seconds since `since`, a time of the Unix epoch."""
+    for said, where in ((job.incident, "incident"), (job.events, "Event")):
+        left = since + within_s - time.time()
+        eventually(lambda said=said: bool(said(reason)), f"no {where} {reason}", left, ASKS_EVERY_S)
+    return time.time() - since
+
+
+CANNOT_START: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no-image": ({"runtime": {"image": ABSENT}}, "ImagePullError", ABSENT),
+    "no-room": ({"workers": {"resources": {"requests": {"cpu": "4000"}}}}, "Unschedulable", "Insufficient cpu"),
+    "no-claim": ({"data": {"train": {"uri": "pvc://nowhere/train"}, "imageSize": 32}}, "VolumeError", "nowhere"),
+    "no-class": ({"runtime": {"priorityClassName": "imaginary"}}, "PodRefused", "imaginary"),
+}
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", CANNOT_START)
+def test_a_job_that_cannot_start_says_why_in_30_seconds(namespace: Namespace, measured: Measured, name: str) -> None:
+    spec, reason, words = CANNOT_START[name]
+    applied = time.time()
+    job = namespace.apply(named(name, **spec))
+    measured(f"{reason} in status", await_reason(job, reason, applied))
+    assert words in job.incident(reason)["message"]
+    assert job.condition("ClusterReady")["reason"] == reason
+
+
+def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namespace, measured: Measured) -> None:
+    quota = {"hard": {"requests.cpu": "500m"}}
+    namespace.world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "small", "namespace": namespace.name},
+            "spec": quota,
+        }
+    )
+    eventually(lambda: "hard" in namespace.get("resourcequota", "small").get("status", {}), "no quota")
+    applied = time.time()
+    job = namespace.apply(named("poor", workers={"resources": {"requests": {"cpu": "250m"}}}))
+    measured("QuotaExceeded in status", await_reason(job, "QuotaExceeded", applied))
+    assert "small" in job.incident("QuotaExceeded")["message"]
+
+
+@pytest.mark.core
+def test_a_worker_over_its_memory_limit_is_named_in_30_seconds(namespace: Namespace, measured: Measured) -> None:
+    limits = {"requests": {"memory": "200Mi"}, "limits": {"memory": "200Mi"}}
+    job = namespace.apply(named("greedy", workers={"resources": limits}))
+    killed: list[float] = []
+
+    def was_killed() -> bool:
+        killed.extend(out_of_memory_at(pod) for pod in job.pods("worker"))
+        return any(killed)
+
+    eventually(was_killed, "no worker was killed", STARTS_WITHIN_S, ASKS_EVERY_S)
+    measured("ContainerOOMKilled in status", await_reason(job, "ContainerOOMKilled", max(killed)))
+
+
+def out_of_memory_at(pod: dict[str, Any]) -> float:
+    """When the kernel ended a container of the pod; 0 when it did not."""
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        for state in (status.get("state", {}), status.get("lastState", {})):
+            if state.get("terminated", {}).get("reason") == "OOMKilled":
+                return datetime.fromisoformat(state["terminated"]["finishedAt"]).timestamp()
+    return 0.0
+
+
+@pytest.mark.core
+def test_a_job_past_its_deadlines_fails_in_30_seconds_and_says_what_it_waited_for(
+    namespace: Namespace, measured: Measured
+) -> None:
+    deadline = 60
+    applied = time.time()
+    late = namespace.apply(
+        named("late", startupDeadlineSeconds=deadline, workers={"resources": {"requests": {"cpu": "4000"}}})
+    )
+    long = namespace.apply(named("long", activeDeadlineSeconds=deadline, unfreezing=ENDLESS))
+    for job, reason in ((late, "StartupDeadlineExceeded"), (long, "DeadlineExceeded")):
+        left = applied + deadline + SAID_WITHIN_S - time.time()
+        eventually(lambda job=job: job.has_ended(), f"{job.name} goes on", left, ASKS_EVERY_S)
+        measured(f"{reason} after the deadline", time.time() - applied - deadline)
+        assert job.condition("Failed")["reason"] == reason
+        eventually(lambda job=job, reason=reason: bool(job.events(reason)), f"no Event {reason}")
+        eventually(lambda job=job: job.pods() == [], f"pods of {job.name} stay")
+    assert "Insufficient cpu" in late.condition("Failed")["message"]
+
+
+ENDLESS = {"strategy": "Full", "stage": {"maxEpochs": 500, "patience": 500}}
