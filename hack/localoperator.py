@@ -44,7 +44,7 @@ class LocalOperator(Startable):
             ControlPlaneError: it ended, or was not ready within a minute.
         """
         self.service.start()
-        eventually(self._is_ready, f"the operator is not ready; its log is {self.service.log}", READY_WITHIN_S)
+        eventually(self.is_ready, f"the operator is not ready; its log is {self.service.log}", READY_WITHIN_S)
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL. Idempotent."""
@@ -54,7 +54,12 @@ class LocalOperator(Startable):
         """SIGKILL, as when a node goes."""
         self.service.kill()
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """What /readyz says.
+
+        Raises:
+            ControlPlaneError: it ended.
+        """
         if not self.service.runs:
             words = self.service.last_words()
             raise ControlPlaneError(f"the operator ended; its log {self.service.log} closes with:\n{words}")

@@ -66,6 +66,9 @@ class Operator:
 
     def _requested(self, verb: str, kind: str, answered: bool) -> None:
         self.metrics.api_request(verb, kind)
+        self._answered(answered)
+
+    def _answered(self, answered: bool) -> None:
         if answered:
             self.vitals.api_answered = time.monotonic()
         else:
@@ -160,6 +163,7 @@ class Operator:
             name=settings.lease_name,
             namespace=settings.operator_namespace,
             identity=settings.identity,
+            asked=self._answered,
         )
 
     async def _reconcile(self, means: Means) -> None:

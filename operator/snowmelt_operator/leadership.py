@@ -29,15 +29,27 @@ class LeadershipLostError(Exception):
 
 
 class _Lock(LeaseLock):
-    """A Lease; an API server that cannot be reached is a failed try, where the library would end the election."""
+    """A Lease; an API server that cannot be reached is a failed try, where the library would end the election.
+
+    `asked` hears of every look at the Lease whether the API server answered.
+    """
+
+    def __init__(
+        self, name: str, namespace: str, identity: str, api_client: client.ApiClient, asked: Callable[[bool], None]
+    ) -> None:
+        super().__init__(name, namespace, identity, api_client)
+        self._asked = asked
 
     async def get(
         self, name: str, namespace: str
     ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
         try:
-            return await super().get(name, namespace)
+            answer = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._asked(False)
             return False, ApiException(status=0, reason=str(error) or type(error).__name__)
+        self._asked(True)
+        return answer
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         # Not the library's own: kubernetes 37.0 passes `pretty=True`, which its generated client refuses as no string.
@@ -69,9 +81,16 @@ class _Lock(LeaseLock):
 
 
 async def lead(
-    work: Callable[[], Awaitable[None]], api_client: client.ApiClient, *, name: str, namespace: str, identity: str
+    work: Callable[[], Awaitable[None]],
+    api_client: client.ApiClient,
+    *,
+    name: str,
+    namespace: str,
+    identity: str,
+    asked: Callable[[bool], None] = lambda _: None,
 ) -> None:
-    """Wait until this replica leads, then do the work while it does.
+    """Wait until this replica leads, then do the work while it does. `asked` hears, with every look at the Lease,
+    whether the API server answered: of a standby it is the only sign that it could work.
 
     Raises:
         LeadershipLostError: the Lease could not be renewed; the work was cancelled.
@@ -91,7 +110,7 @@ async def lead(
     async def lost() -> None:
         raise LeadershipLostError(f"Lease {namespace}/{name} could not be renewed by {identity}")
 
-    lock = _Lock(name, namespace, identity, api_client)
+    lock = _Lock(name, namespace, identity, api_client, asked)
     config = Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, elected, lost)
     election = asyncio.create_task(LeaderElection(config).run(), name="leader election")
     try:

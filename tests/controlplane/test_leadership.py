@@ -70,3 +70,23 @@ def test_a_leader_that_loses_the_api_server_ends_so_that_another_may_lead(
         eventually(lambda: not operator.service.runs, "it still leads though nobody can know", within_s=60)
     finally:
         plane.start_apiserver()
+
+
+def test_a_standby_is_ready_again_once_the_api_server_is_back(
+    make_operator: Callable[..., LocalOperator], plane: ControlPlane, api: Api
+) -> None:
+    """It asks for nothing but the Lease, and what is not ready gets no reports to ask for more."""
+    lease = f"lease-{api.namespace}"
+    leader, standby = (
+        make_operator(identity=name, leader_election="true", lease_name=lease) for name in ("first", "second")
+    )
+    leader.start()
+    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
+    standby.start()
+    plane.stop_apiserver()
+    leader.kill()
+    try:
+        eventually(lambda: not standby.is_ready(), "nobody can reach the API server, and it claims to be ready")
+    finally:
+        plane.start_apiserver()
+    eventually(standby.is_ready, "it is never ready again")
