@@ -23,8 +23,10 @@ __all__ = [
     "find_binaries",
     "find_cluster_binaries",
     "find_helm",
+    "find_kueue",
     "kuberay_config",
     "kuberay_crds",
+    "kueue_chart",
 ]
 
 KUBERNETES = required_version("kubernetes", "k8s.io/kubernetes")
@@ -33,6 +35,8 @@ KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
 KUBERAY = required_version("kuberay", KUBERAY_MODULE)
 COREDNS_MODULE = "github.com/coredns/coredns"
 COREDNS = required_version("coredns", COREDNS_MODULE)
+KUEUE_MODULE = "sigs.k8s.io/kueue"
+KUEUE = required_version("kueue", KUEUE_MODULE)
 HELM_MODULE = "helm.sh/helm/v3"
 HELM = required_version("helm", HELM_MODULE)
 
@@ -134,17 +138,30 @@ def kuberay_config() -> Path:
     Raises:
         BinariesMissingError: they are not cached and Go is missing or cannot get the module.
     """
-    folder = cache_folder() / f"kuberay-config-{KUBERAY}"
-    if not folder.is_dir():
-        with exclusively(folder.with_name(f".{folder.name}.lock")):
-            if not folder.is_dir():
-                _place_config(folder)
-    return folder
+    return _cached_part("kuberay", KUBERAY_MODULE, "config", cache_folder() / f"kuberay-config-{KUBERAY}")
 
 
 def kuberay_crds() -> list[Path]:
     """KubeRay's CRDs as its Go module ships them, one file each; raises as `kuberay_config` does."""
     return sorted((kuberay_config() / "crd" / "bases").glob("*.yaml"))
+
+
+def find_kueue() -> Path:
+    """Kueue's manager, built when it is not cached (about three minutes); raises as `find_helm` does."""
+    return _cached(cache_folder() / f"kueue-{KUEUE}", "kueue")
+
+
+def kueue_chart() -> Path:
+    """The Helm chart that Kueue's Go module ships; raises as `kuberay_config` does."""
+    return _cached_part("kueue", KUEUE_MODULE, "charts/kueue", cache_folder() / f"kueue-chart-{KUEUE}")
+
+
+def _cached_part(module: str, name: str, part: str, folder: Path) -> Path:
+    if not folder.is_dir():
+        with exclusively(folder.with_name(f".{folder.name}.lock")):
+            if not folder.is_dir():
+                _place_part(module, name, part, folder)
+    return folder
 
 
 def _cached(cache: Path, name: str) -> Path:
@@ -164,6 +181,8 @@ def _build(name: str, target: Path) -> None:
             build("coredns", COREDNS_MODULE, target, ldflags="-s -w", version=COREDNS)
         case "kuberay-operator":
             build("kuberay", KUBERAY_MODULE, target, ldflags="-s -w", version=KUBERAY)
+        case "kueue":
+            build("kueue", f"{KUEUE_MODULE}/cmd/kueue", target, ldflags="-s -w", version=KUEUE)
         case "helm":
             build("helm", f"{HELM_MODULE}/cmd/helm", target, ldflags=_HELM_LDFLAGS, version=HELM)
         case "pause":
@@ -174,20 +193,19 @@ def _build(name: str, target: Path) -> None:
             )
 
 
-def _place_config(folder: Path) -> None:
+def _place_part(module: str, name: str, part: str, folder: Path) -> None:
+    """A copy of the folder `part` of the Go module `name`, which hack/kube/modules/`module` pins."""
     download = subprocess.run(
-        [go_command(), "mod", "download", "-json", KUBERAY_MODULE],
-        cwd=MODULES / "kuberay", capture_output=True, text=True, check=False,
+        [go_command(), "mod", "download", "-json", name],
+        cwd=MODULES / module, capture_output=True, text=True, check=False,
     )  # fmt: skip
     answer = json.loads(download.stdout or "{}")
     if download.returncode != 0 or "Dir" not in answer:
-        raise BinariesMissingError(
-            f"go cannot get {KUBERAY_MODULE} {KUBERAY}: {answer.get('Error') or download.stderr.strip()}"
-        )
+        raise BinariesMissingError(f"go cannot get {name}: {answer.get('Error') or download.stderr.strip()}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as workspace:
         copy = Path(workspace) / folder.name
         # Go's module cache is read-only; a copy that is not can be replaced and removed.
-        shutil.copytree(Path(answer["Dir"]) / "config", copy, copy_function=shutil.copyfile)
+        shutil.copytree(Path(answer["Dir"]) / part, copy, copy_function=shutil.copyfile)
         for path in (copy, *copy.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         copy.rename(folder)
