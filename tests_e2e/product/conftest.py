@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture
 def namespace(world: World, request: pytest.FixtureRequest) -> Iterator[Namespace]:
     """A namespace of the test's own; it is deleted afterwards, and what explains a failure is kept before."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    # The cases of one test begin alike, and the last one's namespace may be on its way out.
+    name = f"{words}-{zlib.crc32(request.node.nodeid.encode()):08x}"
     folder = OUT / request.node.name
     shutil.rmtree(folder, ignore_errors=True)
     namespace = world.namespace(name)

@@ -69,7 +69,7 @@ def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namesp
 
 @pytest.mark.core
 def test_a_worker_over_its_memory_limit_is_named_in_30_seconds(namespace: Namespace, measured: Measured) -> None:
-    limits = {"requests": {"memory": "200Mi"}, "limits": {"memory": "200Mi"}}
+    limits = {"requests": {"memory": "280Mi"}, "limits": {"memory": "280Mi"}}
     job = namespace.apply(named("greedy", workers={"resources": limits}))
     killed: list[float] = []
 
