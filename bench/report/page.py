@@ -10,7 +10,7 @@ from statistics import median
 
 from bench.report.machine import machine, versions
 from bench.report.plot import draw
-from bench.report.results import Run, read
+from bench.report.results import START_UP, Run, read, read_start_up
 from bench.report.tables import (
     accuracy_table,
     cache_table,
@@ -52,11 +52,19 @@ def write_report(results: Path, docs: Path, titles: Mapping[str, str], rivals: S
     found = comparisons(runs, rivals)
     draw(found, titles, docs / "benchmarks.svg")
     path = docs / "benchmarks.md"
-    path.write_text(page(runs, found, titles, today=datetime.now(UTC).date()), encoding="utf-8")
+    text = page(runs, found, titles, start_up=read_start_up(results.parent / START_UP), today=datetime.now(UTC).date())
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def page(runs: Sequence[Run], found: Sequence[Comparison], titles: Mapping[str, str], *, today: date) -> str:
+def page(
+    runs: Sequence[Run],
+    found: Sequence[Comparison],
+    titles: Mapping[str, str],
+    *,
+    start_up: Mapping[str, float],
+    today: date,
+) -> str:
     judged = [one for comparison in found for one in verdicts(comparison)]
     accuracies = [one for one in map(accuracy_verdict, found) if one is not None]
     entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
@@ -70,6 +78,7 @@ def page(runs: Sequence[Run], found: Sequence[Comparison], titles: Mapping[str, 
         + verdict_table(judged, titles),
         "## Final test accuracy\n\n" + accuracy_table(accuracies),
         "## Overhead with everything unfrozen\n\n" + overhead(found),
+        "## From `snowmelt run` to the first step\n\n" + _start_up(start_up),
         *(_subject(comparison, entries, titles) for comparison in found),
         "## Fits that failed\n\n" + failures(runs),
         METHOD,
@@ -184,6 +193,11 @@ def _subject(comparison: Comparison, entries: Sequence[tuple[str, str]], titles:
 The cache of the frozen layers' activations, in Snowmelt's runs:
 
 {cache_table(comparison, OURS, DEFAULTS)}"""
+
+
+def _start_up(parts: Mapping[str, float]) -> str:
+    lines = [f"- {seconds:.1f} s: {part}" for part, seconds in parts.items()]
+    return "\n".join(lines) if lines else "Not measured."
 
 
 def failures(runs: Sequence[Run]) -> str:

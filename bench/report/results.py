@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+START_UP = "startup.json"
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -83,6 +85,12 @@ class Run:
 def read(file: Path) -> list[Run]:
     """Every fit in the file; of one that was tried again, the last try. In the file's order."""
     return parse(file.read_text(encoding="utf-8").splitlines()) if file.exists() else []
+
+
+def read_start_up(file: Path) -> dict[str, float]:
+    """Seconds of each part of a start; empty where it was not measured."""
+    found: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
 
 
 def parse(lines: Iterable[str]) -> list[Run]:

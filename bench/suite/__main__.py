@@ -13,10 +13,12 @@ from pathlib import Path
 from bench.peers.contenders import CONTENDERS, REFERENCE
 from bench.peers.protocol import Column
 from bench.report.page import write_report
+from bench.suite import startup
 from bench.suite.order import Cell, Entry, Subject, cells, left, seconds_left
 from bench.suite.runner import Runner
 from bench.tasks.images import TaskName
 from bench.tasks.pretraining import RECIPES
+from bench.tasks.task import task_of
 
 REPOSITORY = Path(__file__).parents[2]
 FIRST = Entry(REFERENCE, Column.DEFAULTS)
@@ -60,6 +62,12 @@ def main() -> None:
     options = parser().parse_args()
     runner = Runner(options.out, epochs=options.epochs, cut_off=options.cut_off, threads=options.threads)
     wanted = wanted_cells(options)
+    if not options.report_only and not (options.out / startup.FILE).exists():
+        print("from `snowmelt run` to the first step:", flush=True)
+        subject = wanted[0].subject
+        task = task_of(TaskName(subject.task), subject.architecture, subject.image_size)
+        for part, seconds in startup.measure(task, options.out).items():
+            print(f"  {seconds:6.1f} s  {part}", flush=True)
     remaining = [] if options.report_only else left(wanted, runner.done())
     print(f"{len(wanted)} fits, {len(remaining)} of them left; results: {runner.file}", flush=True)
     while remaining:

@@ -68,7 +68,7 @@ def test_speed_is_counted_apart_for_each_thing_that_is_trained() -> None:
 
 def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> None:
     runs = [FULL, QUICK, run("fastai", looks=(look(5.0, 0.92),)), run("fts", error="ImportError: no module")]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, today=date(2026, 11, 25))
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0}, today=date(2026, 11, 25))
     misses = text.index("## What misses its aim")
     assert misses < text.index("## Ours against the best peer")
     section = text[misses : text.index("## Ours against the best peer")]
@@ -76,11 +76,12 @@ def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> 
     assert "mark 1" not in section
     assert "seed 0, fts (defaults): ImportError: no module" in text
     assert "The machine was quiet" in text
+    assert "- 2.0 s: imports" in text
 
 
 def test_the_page_says_when_others_used_the_machine() -> None:
     runs = [run(looks=(look(1.0, 0.9),), load=5.0)]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, today=date(2026, 11, 25))
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0}, today=date(2026, 11, 25))
     assert "**The machine was not quiet**: in 1 of 1 fits" in text
 
 
