@@ -220,8 +220,10 @@ METHOD = """## How it is measured
   start-up". Ray's start is in the start-up of the peer in Ray Train; ours is called without Ray, as the one worker of
   its process, by the function that each worker of `snowmelt run` calls.
 - Everyone is looked at by the same function on the same validation images; both clocks stand still meanwhile. Peers are
-  looked at twice in an epoch; ours once, when its own trainer evaluates. The marks are of validation accuracy; the test
-  images are used once, at the end.
+  looked at twice in an epoch; ours once, when its own trainer evaluates, which is more often where its epochs run on
+  cached activations: more looks, more chances of a lucky one. Filling the cache counts on our clock, that of the
+  validation images included. The marks are of validation accuracy; the test images are used once, at the end, on what
+  each delivers (ours: the best epoch by validation).
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
   during the fit less what was resident at its start.
 - The stopping rule: everyone follows their own schedule for the same number of epochs where they plan by epochs, and is

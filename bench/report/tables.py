@@ -73,7 +73,7 @@ def medians(found: Sequence[Verdict]) -> str:
         shares = [one.share for one in found if one.aim == aim]
         met = sum(one.met for one in found if one.aim == aim)
         lines.append(
-            f"- {aim.name}: {share(median(shares))} of the best peer's time, met in {met} of {len(shares)} cells"
+            f"- {aim.name}: ours over the best peer {share(median(shares))}, met in {met} of {len(shares)} cells"
         )
     return "\n".join(lines)
 
