@@ -101,4 +101,5 @@ def _span(trainable: tuple[str, ...], groups: tuple[GroupInfo, ...]) -> str:
 def _rates(stage: Stage) -> str:
     rates = [stage.learning_rates[name] for name in stage.trainable]
     lowest, highest = min(rates), max(rates)
-    return f"{highest:.2g}" if lowest == highest else f"{lowest:.2g} … {highest:.2g}"
+    shown = f"{highest:.2g}" if lowest == highest else f"{lowest:.2g} … {highest:.2g}"
+    return f"solver, else {shown}" if stage.solved else shown  # the network's shape decides, when it is trained

@@ -43,7 +43,7 @@ def manifest(folder: Path, name: str, *, train: str = "pvc://digits/test", epoch
             "backbone": {"architecture": "shufflenet_v2_x0_5", "weights": "None"},
             "data": {"train": {"uri": train}, "imageSize": 32},
             "unfreezing": {"strategy": "LinearProbeThenFineTune", "stage": {"maxEpochs": epochs, "patience": epochs}},
-            "optimization": {"batchSize": 64},
+            "optimization": {"batchSize": 64, "headStart": "Epochs"},
             "output": {"uri": f"pvc://models/{name}"},
         },
     }

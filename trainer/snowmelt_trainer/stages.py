@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from snowmelt_trainer.contract.optimization import Optimization, OptimizerName
+from snowmelt_trainer.contract.optimization import CacheMode, HeadStart, Optimization, OptimizerName
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.unfreezing import CustomStage, Order, Strategy, Unfreezing
 from snowmelt_trainer.errors import RunError
@@ -56,6 +56,8 @@ class Stage:
     max_epochs: int
     trainable_parameters: int
     total_parameters: int
+    solved: bool = False
+    """Whether a solver is to find the head, where the network allows it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
                 max_epochs=draft.max_epochs or unfreezing.stage.max_epochs,
                 trainable_parameters=sum(groups[i].parameter_count for i in trained),
                 total_parameters=sum(group.parameter_count for group in groups),
+                solved=number == 1 and len(trained) == 1 and _may_be_solved(optimization, draft),
             )
         )
         before = draft.trained
@@ -154,6 +157,13 @@ def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool) -> 
     rate = AUTOMATIC_RATE[optimization.optimizer] * scale if given is None else given
     full_rate = first and (head_alone or given is not None)
     return rate if full_rate else rate * WARM_HEAD_FACTOR
+
+
+def _may_be_solved(optimization: Optimization, draft: _Draft) -> bool:
+    """Whoever gives a head's stage a learning rate of its own means ordinary epochs, unless the solver is asked for."""
+    if optimization.head_start is HeadStart.AUTO:
+        return optimization.cache.mode is not CacheMode.NEVER and draft.learning_rate is None
+    return optimization.head_start is HeadStart.SOLVER
 
 
 def _name(unfrozen: Sequence[int], groups: Sequence[GroupInfo]) -> str:

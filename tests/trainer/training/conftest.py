@@ -55,7 +55,7 @@ def configure(digits: Path, tmp_path: Path) -> Configure:
                 "imageSize": 32,
             },
             "unfreezing": {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}},
-            "optimization": {"batchSize": 45, "precision": "Float32"},
+            "optimization": {"batchSize": 45, "precision": "Float32", "headStart": "Epochs"},
             "output": {"uri": f"file://{output}"},
         }
         for section, fields in sections.items():

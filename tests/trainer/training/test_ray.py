@@ -38,7 +38,7 @@ Configure = Callable[..., RunConfig]
 TWO_WORKERS = {
     "workers": {"replicas": 2},
     "unfreezing": {"strategy": "Gradual", "maxStages": 3, "stage": {"maxEpochs": 2}},
-    "optimization": {"batchSize": 45, "precision": "Float32", "checkpointEverySteps": 3},
+    "optimization": {"batchSize": 45, "precision": "Float32", "checkpointEverySteps": 3, "headStart": "Epochs"},
 }
 
 

@@ -86,7 +86,7 @@ def test_a_plan_shows_the_stages_with_their_shares_and_rates(tmp_path: Path) -> 
     rows = [cells(line) for line in result.stdout.splitlines()]
     assert ["head", "5,130", "1"] in rows
     stages = [row for row in rows if re.match(r"\d/3 ", row[0])]
-    assert stages[0] == ["1/3 head", "head", "5,130", "0.0%", "0.01", "≤ 4"]
+    assert stages[0] == ["1/3 head", "head", "5,130", "0.0%", "solver, else 0.01", "≤ 4"]
     assert (stages[-1][2], stages[-1][3]) == ("11,181,642", "100.0%")
     assert len(stages) == 3
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snowmelt_trainer.contract.optimization import Optimization, OptimizerName
+from snowmelt_trainer.contract.optimization import ActivationCache, CacheMode, HeadStart, Optimization, OptimizerName
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.unfreezing import CustomStage, Order, StageLimits, Strategy, Unfreezing
 from snowmelt_trainer.errors import RunError
@@ -181,3 +181,32 @@ def test_a_custom_stage_trains_what_it_names_and_the_head(groups: tuple[GroupInf
     unfreezing = Unfreezing(strategy=Strategy.CUSTOM, stages=(CustomStage(unfreeze=tuple(names)),))
     (stage,) = plan_stages(unfreezing, Optimization(), groups)
     assert set(stage.trainable) == {*names, "head"}
+
+
+NEVER = ActivationCache(mode=CacheMode.NEVER)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optimization", "solved"),
+    [
+        (Strategy.GRADUAL, Optimization(), [True] + [False] * 4),
+        (Strategy.LINEAR_PROBE_THEN_FINE_TUNE, Optimization(head_start=HeadStart.SOLVER), [True, False]),
+        (Strategy.HEAD_ONLY, Optimization(head_start=HeadStart.EPOCHS), [False]),
+        (Strategy.HEAD_ONLY, Optimization(cache=NEVER), [False]),
+        (Strategy.FULL, Optimization(head_start=HeadStart.SOLVER), [False]),
+    ],
+)
+def test_a_solver_finds_the_head_of_a_first_stage_that_trains_it_alone(
+    strategy: Strategy, optimization: Optimization, solved: list[bool]
+) -> None:
+    stages = plan_stages(Unfreezing(strategy=strategy), optimization, RESNET)
+    assert [stage.solved for stage in stages] == solved
+
+
+def test_a_learning_rate_given_for_the_heads_stage_means_ordinary_epochs_unless_the_solver_is_asked_for() -> None:
+    unfreezing = Unfreezing(
+        strategy=Strategy.CUSTOM,
+        stages=(CustomStage(unfreeze=("head",), learning_rate=0.1), CustomStage(unfreeze=("*",))),
+    )
+    found = {wanted: plan_stages(unfreezing, Optimization(head_start=wanted), RESNET)[0].solved for wanted in HeadStart}
+    assert found == {HeadStart.AUTO: False, HeadStart.SOLVER: True, HeadStart.EPOCHS: False}

@@ -70,6 +70,17 @@ class ActivationCache(Contract):
     )
 
 
+class HeadStart(StrEnum):
+    AUTO = "Auto"
+    """Solver where it can be used and its work is bounded, else Epochs."""
+    SOLVER = "Solver"
+    """Multinomial logistic regression by L-BFGS on the frozen layers' output for the images as they are, without
+    augmentation and dropout; each epoch weakens the penalty on the weights. Where the head is more than one linear
+    layer, or the output does not fit into memory, ordinary epochs are trained, and a warning says so."""
+    EPOCHS = "Epochs"
+    """Ordinary epochs of the optimizer."""
+
+
 def _off(field: str) -> Rule:
     return not_supported_yet(
         f"spec.optimization.regularization.{field}",
@@ -125,3 +136,15 @@ class Optimization(Contract):
     """Guards against overfitting."""
     cache: ActivationCache = ActivationCache()
     """What the frozen layers make of the images, kept from epoch to epoch."""
+    head_start: HeadStart = HeadStart.AUTO
+    """How a first stage that trains the head alone finds it."""
+
+    rules = (
+        Rule(
+            field="headStart",
+            holds=lambda self: self.head_start is not HeadStart.SOLVER or self.cache.mode is not CacheMode.NEVER,
+            cel="!has(self.headStart) || self.headStart != 'Solver' || !has(self.cache) || !has(self.cache.mode)"
+            " || self.cache.mode != 'Never'",
+            message="headStart Solver works on cached activations, which cache.mode Never excludes: change one of them",
+        ),
+    )

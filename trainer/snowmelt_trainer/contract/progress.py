@@ -145,6 +145,9 @@ class StageRow(Contract):
     """Why the stage ended: MaxEpochs, Plateau or TargetMet."""
     cache: CacheStatus | None = None
     """The cache of the frozen layers' activations; absent where nothing is frozen before the first trained layer."""
+    solved: bool | None = None
+    """True where a solver found the head (optimization.headStart): an epoch is then one strength of the penalty on its
+    weights."""
 
 
 class CheckpointStatus(Contract):

@@ -21,6 +21,7 @@ from snowmelt_trainer.training.activations import Account, ActivationCache, comb
 from snowmelt_trainer.training.checkpoint import Frozen, checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.evaluate import evaluate
+from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
 from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, set_rate
 from snowmelt_trainer.training.precision import autocast
@@ -80,12 +81,33 @@ class StageTraining:
     def _open_cache(self, cut: Cut, previous: ActivationCache | None) -> None:
         rig = self.rig
         self.cut, self.before = cut, self.state.cache or CacheStatus()
-        self.cache, status = open_cache(rig, cut, self.state.stage, self.state.cache, previous)
-        self.state = self.state.model_copy(update={"cache": status})
+        solved = solvable(rig, cut, self.state)
+        self.cache, status = open_cache(rig, cut, self.state.stage, self.state.cache, previous, plain=solved)
+        if solved and self.cache is None:
+            rig.reporter.warn(
+                f"stage {self.stage.index} ({self.stage.name}): ordinary epochs: {status and status.reason}"
+            )
+            solved = False
+            self.cache, status = open_cache(rig, cut, self.state.stage, None, None)
+        self.state = self.state.model_copy(update={"cache": status, "solved": solved})
+        self.solver = self._solver()
         norms = (one for one in cut.suffix.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm))
         self.fewest = 2 if any(norm.training for norm in norms) else 1  # statistics over a single image are none
         if self.cache is not None and rig.world.leads:
             self.cache.tick = lambda: rig.reporter.tick(self.state)
+
+    def _solver(self) -> HeadSolver | None:
+        head, rig = linear_head(self.cut), self.rig
+        if not self.state.solved or self.cache is None or head is None:
+            return None
+        return HeadSolver(
+            head,
+            self.cache,
+            rig.world,
+            samples=rig.samples,
+            label_smoothing=rig.config.optimization.regularization.label_smoothing,
+            tick=(lambda: rig.reporter.tick(self.state)) if rig.world.leads else (lambda: None),
+        )
 
     def _replicated(self, suffix: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.rig.world.size == 1:
@@ -110,8 +132,18 @@ class StageTraining:
 
     def epoch(self) -> None:
         """Trains what is left of the epoch that is under way, evaluates, and keeps a checkpoint. Raises as `run`."""
-        self._train_epoch()
+        if self.solver is None:
+            self._train_epoch()
+        else:
+            self._solve_epoch(self.solver)
         self._finish_epoch()
+
+    def _solve_epoch(self, solver: HeadSolver) -> None:
+        self._timed_from = self.rig.clock()
+        self.rig.reporter.pace.restart()
+        loss = solver.solve(self.state.epoch)
+        self.loss.fill_(loss if self.rig.world.leads else 0.0)
+        self._count(self.rig.train.steps, self.rig.samples)
 
     def _train_epoch(self) -> None:
         rig, state = self.rig, self.state

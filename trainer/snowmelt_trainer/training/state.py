@@ -78,6 +78,8 @@ class RunState(Contract):
     """Set once the stage has ended."""
     cache: CacheStatus | None = None
     """What was decided about this stage's cache of activations; an attempt that resumes keeps to it."""
+    solved: bool | None = None
+    """Whether a solver finds this stage's head; an attempt that resumes keeps to it."""
     best: Best | None = None
     rows: tuple[StageRow, ...] = ()
     """Finished stages."""
@@ -142,6 +144,7 @@ def close_stage(state: RunState, *, name: str, trainable_parameters: int) -> Run
         metrics=as_metrics(state.stage_best or {}),
         ended=state.ended,
         cache=state.cache,
+        solved=state.solved or None,
     )
     return RunState(
         fingerprint=state.fingerprint,

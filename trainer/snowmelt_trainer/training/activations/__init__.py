@@ -8,5 +8,6 @@ addressed by sample id, never by rank. docs/design/20261125-activation-cache.md 
 from snowmelt_trainer.training.activations.account import Account, combined
 from snowmelt_trainer.training.activations.cache import ActivationCache
 from snowmelt_trainer.training.activations.opening import open_cache
+from snowmelt_trainer.training.activations.resources import free_memory
 
-__all__ = ["Account", "ActivationCache", "combined", "open_cache"]
+__all__ = ["Account", "ActivationCache", "combined", "free_memory", "open_cache"]

@@ -92,6 +92,12 @@ class ActivationCache:
         share = len(view.ids) / max(1, len(self.plan.train[0].ids))
         return self._read(view, list(view.chunks), self.evaluation.dataset.labels, share)
 
+    def whole(self) -> Iterator[Batch]:
+        """The features, labels and ids of all training images that this worker owns, in the first view. Raises as
+        `epoch` does."""
+        view = self.plan.train[0]
+        return self._read(view, list(view.chunks), self.loader.dataset.labels, 1.0)
+
     def told(self) -> str:
         """The account as JSON, for the other workers."""
         return Account(

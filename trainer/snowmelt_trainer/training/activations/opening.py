@@ -67,13 +67,20 @@ def origins(first_trained: Sequence[int]) -> tuple[int, ...]:
 
 
 def open_cache(
-    rig: Rig, cut: Cut, stage: int, earlier: CacheStatus | None, previous: ActivationCache | None
+    rig: Rig,
+    cut: Cut,
+    stage: int,
+    earlier: CacheStatus | None,
+    previous: ActivationCache | None,
+    *,
+    plain: bool = False,
 ) -> tuple[ActivationCache | None, CacheStatus | None]:
     """The cache for a stage (counted from 0), and what status says of it; no cache where there is nothing to keep or
     where it would not pay. All workers decide alike.
 
     `earlier` is what an interrupted attempt at this stage decided, which is kept to, so that it goes on with the same
-    variations. `previous` is the cache of the stage before, which becomes this one's to use and to close.
+    variations. `previous` is the cache of the stage before, which becomes this one's to use and to close. `plain`
+    keeps the training images as they are, without augmentation, wherever that fits.
     """
     wanted = rig.config.optimization.cache
     if wanted.mode is CacheMode.NEVER or cut.prefix is None or (earlier is not None and earlier.views == 0):
@@ -86,7 +93,7 @@ def open_cache(
     prefix = Prefix(cut.prefix, rig.precision, rig.world)
     probe = measure(rig, prefix, origin)
     kept_before = previous.bytes if previous is not None else 0
-    decision, directory = _decided(rig, probe, stage, earlier, kept_before)
+    decision, directory = _decided(rig, probe, stage, earlier, kept_before, plain=plain)
     log.info("stage %d: cache: %s", stage + 1, decision.reason)
     views = earlier.views if earlier is not None else decision.views
     if views == 0:
@@ -94,7 +101,7 @@ def open_cache(
             previous.close()
         return None, CacheStatus(reason=decision.reason[:MAX_REASON])
     made_by = keys.Prefix.of(cut, rig.precision, rig.world.device)
-    views_of = _views(rig, made_by, origin, views)
+    views_of = _views(rig, made_by, None if plain else origin, views)
     cache = ActivationCache(
         Plan(
             cut=cut,
@@ -138,17 +145,18 @@ def _usable(rig: Rig, previous: ActivationCache | None, origin: int) -> Activati
 
 
 def _decided(
-    rig: Rig, probe: Probe, stage: int, earlier: CacheStatus | None, kept_before: int
+    rig: Rig, probe: Probe, stage: int, earlier: CacheStatus | None, kept_before: int, *, plain: bool
 ) -> tuple[Decision, Path | None]:
     """The leading worker's decision, within what the worker with the least room has; and where files go."""
     world, wanted = rig.world, rig.config.optimization.cache
-    if earlier is not None:
-        wanted = wanted.model_copy(update={"mode": CacheMode.ALWAYS, "views": earlier.views})
+    if earlier is not None or plain:
+        views = earlier.views if earlier is not None else None
+        wanted = wanted.model_copy(update={"mode": CacheMode.ALWAYS, "views": views})
     work = Work(
         epochs=rig.plan[stage].max_epochs,
         samples=-(-rig.samples // world.size),
         validation=-(-len(rig.validation.dataset) // world.size),
-        augmented=rig.train.dataset.view.augmentation is not Augmentation.NONE,
+        augmented=rig.train.dataset.view.augmentation is not Augmentation.NONE and not plain,
     )
     row_bytes = probe.like.numel() * probe.like.element_size()
     limit = max(0, (wanted.max_bytes if wanted.max_bytes is not None else resources.UNLIMITED) - kept_before)
@@ -177,8 +185,9 @@ def _disk(rig: Rig, row_bytes: int) -> tuple[Path | None, int, Transfer]:
     return directory, free, Transfer(a_byte.write * row_bytes, a_byte.read * row_bytes)
 
 
-def _views(rig: Rig, made_by: keys.Prefix, origin: int, number_of_views: int) -> tuple[View, ...]:
-    """The training images' views in order, and the validation images' plain one."""
+def _views(rig: Rig, made_by: keys.Prefix, origin: int | None, number_of_views: int) -> tuple[View, ...]:
+    """The training images' views in order, and the validation images' plain one; without an `origin` the training
+    images are plain, too."""
     train = rig.train.dataset
     own = _own(len(train), rig.world)
     size = max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, rig.config.optimization.batch_size // rig.world.size))
@@ -188,12 +197,21 @@ def _views(rig: Rig, made_by: keys.Prefix, origin: int, number_of_views: int) ->
     def view(number: int) -> View:
         return View(
             name=f"view {number + 1}",
-            key=keys.rows_key(made_by, train.view, content=content, origin=origin, number=number),
+            key=keys.rows_key(made_by, train.view, content=content, origin=origin or 0, number=number),
             samples=len(train),
             chunks=chunks,
-            turn=lambda sample: Draw(sample, origin, number),
+            turn=lambda sample: Draw(sample, origin or 0, number),
             load=rig.train.load,
         )
+
+    plain = View(
+        name="plain",
+        key=keys.rows_key(made_by, train.view, content=content, origin=0, number=None),
+        samples=len(train),
+        chunks=chunks,
+        turn=lambda sample: sample,
+        load=rig.train.load,
+    )
 
     held_out = rig.validation.dataset
     validation = View(
@@ -204,7 +222,8 @@ def _views(rig: Rig, made_by: keys.Prefix, origin: int, number_of_views: int) ->
         turn=lambda sample: sample,
         load=rig.validation.load,
     )
-    return (*(view(number) for number in range(number_of_views)), validation)
+    training = (plain,) if origin is None else tuple(view(number) for number in range(number_of_views))
+    return (*training, validation)
 
 
 def _own(samples: int, world: World) -> Ids:

@@ -1,0 +1,181 @@
+"""The head by a solver: the optimum, whatever the number of workers and after a cut, and only where it can be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from snowmelt_trainer.backbones import build_backbone
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.contract.progress import CachePlace, Progress
+from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.driver.layout import Layout
+from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.training import head_start
+from snowmelt_trainer.training.checkpoint import CheckpointStore, unpack_model
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.head_start import FIRST_PENALTY, WEAKENING, HeadSolver
+from tests.trainer.training.solving import Kept, solve
+from tests.trainer.training.test_cached_workers import train
+
+Configure = Callable[..., RunConfig]
+SOLVER = {"headStart": "Solver"}
+
+
+class PowerCutError(Exception):
+    """Ends a run between two epochs."""
+
+
+def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
+    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
+    return fine_tune(config, data, World(), send)
+
+
+def head_only(epochs: int) -> dict[str, Any]:
+    return {"strategy": "HeadOnly", "stage": {"maxEpochs": epochs, "patience": epochs}}
+
+
+def test_the_solution_is_that_of_scikit_learn() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(3).repeat(40)
+    features = 3.0 + torch.randn(120, 8) * torch.arange(1, 9) + labels.unsqueeze(1)
+    head = nn.Linear(8, 3)
+    solver = HeadSolver(head, Kept(features, labels), World(), samples=120, label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
+    for epoch in range(3):
+        solver.solve(epoch)
+        penalty = FIRST_PENALTY * WEAKENING**epoch
+        standardised = ((features - features.mean(0)) / features.std(0, correction=0)).numpy()
+        theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-8, max_iter=1000).fit(standardised, labels)
+        ours = head(features).softmax(1).detach().numpy()
+        assert ours == pytest.approx(theirs.predict_proba(standardised), abs=2e-4)
+
+
+def test_a_solved_head_fits_better_from_epoch_to_epoch_and_nothing_else_changes(configure: Configure) -> None:
+    config = configure(unfreezing=head_only(3), data={"augmentation": "Strong"}, optimization=SOLVER)
+    trained = run(config)
+    losses = [epoch.train_loss for epoch in trained.state.history]
+    assert losses == sorted(losses, reverse=True)
+    (row,) = trained.state.rows
+    assert (row.solved, row.epochs) == (True, 3)
+    assert row.cache is not None
+    assert row.cache.views == 1
+    start = build_backbone(
+        config.backbone, num_classes=10, dropout=0.2, seed=0, volumes_root="", image_size=config.data.image_size
+    ).model
+    before = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+    found = CheckpointStore(Layout.of(config).checkpoints).read(trained.checkpoint)
+    assert found is not None
+    unpack_model(start, found.model)
+    changed = {name for name, tensor in start.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_the_images_are_solved_as_they_are_whatever_the_augmentation(configure: Configure, tmp_path: Path) -> None:
+    losses = []
+    for level in ("None", "Strong"):
+        config = configure(
+            output=tmp_path / level, unfreezing=head_only(2), data={"augmentation": level}, optimization=SOLVER
+        )
+        losses.append([epoch.train_loss for epoch in run(config).state.history])
+    assert losses[0] == losses[1]
+
+
+def outcome(config: RunConfig, trained: Trained) -> tuple[Any, ...]:
+    newest = max(path for path in Layout.of(config).checkpoints.iterdir() if not path.name.startswith("."))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(newest.glob("*.safetensors"))]
+    history = [epoch.model_dump(exclude={"seconds", "samples_per_second"}) for epoch in trained.state.history]
+    return history, trained.validation, trained.test, newest.name, digests
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_solver_cut_off_goes_on_bit_for_bit(configure: Configure, tmp_path: Path, number: int) -> None:
+    def cut(progress: Progress) -> None:
+        if progress.checkpoint is not None and progress.checkpoint.epoch == number:
+            raise PowerCutError
+
+    unfreezing = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 4, "patience": 9}}
+    whole = configure(output=tmp_path / "whole", unfreezing=unfreezing, optimization=SOLVER)
+    broken = configure(output=tmp_path / "broken", unfreezing=unfreezing, optimization=SOLVER)
+    with pytest.raises(PowerCutError):
+        run(broken, cut)
+    assert outcome(broken, run(broken)) == outcome(whole, run(whole))
+
+
+def test_any_number_of_workers_finds_the_same_head(tmp_path: Path) -> None:
+    found = []
+    for size in (1, 2, 3):
+        folder = tmp_path / f"{size}-workers"
+        folder.mkdir()
+        mp.spawn(solve, (size, str(folder)), nprocs=size)
+        heads = [torch.load(folder / f"head-{rank}.pt", weights_only=True) for rank in range(size)]
+        assert all(torch.equal(head["weight"], heads[0]["weight"]) for head in heads)
+        assert len({head["loss"] for head in heads}) == 1
+        found.append(heads[0])
+    for other in found[1:]:
+        assert other["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)
+        assert torch.allclose(other["weight"], found[0]["weight"], atol=1e-3 * float(found[0]["weight"].abs().max()))
+
+
+def test_two_workers_run_a_solved_stage_as_one_does(configure: Configure, tmp_path: Path) -> None:
+    found = []
+    for size in (1, 2):
+        folder = tmp_path / f"{size}-workers"
+        folder.mkdir()
+        config = configure(output=folder / "models", uid=f"of-{size}", unfreezing=head_only(2), optimization=SOLVER)
+        mp.spawn(train, (size, config.model_dump_json(by_alias=True), CachePlace.MEMORY, str(folder)), nprocs=size)
+        found.append(Trained.model_validate_json((folder / "trained-0.json").read_bytes()).state)
+    one, two = found
+    assert two.rows[0].solved is True
+    for loss in ("train_loss", "validation"):
+        pairs = [
+            (getattr(first, loss), getattr(second, loss))
+            for first, second in zip(one.history, two.history, strict=True)
+        ]
+        assert all(second == pytest.approx(first, rel=1e-2) for first, second in pairs)
+
+
+SQUEEZENET = {"architecture": "squeezenet1_1", "weights": "None"}
+
+
+@pytest.mark.parametrize(("wanted", "told"), [("Solver", True), ("Auto", False)])
+def test_a_head_that_is_no_linear_layer_is_trained_in_ordinary_epochs(
+    configure: Configure, wanted: str, told: bool
+) -> None:
+    sent: list[Progress] = []
+    config = configure(
+        backbone=SQUEEZENET, unfreezing=head_only(1), optimization={"headStart": wanted, "batchSize": 45}
+    )
+    trained = run(config, sent.append)
+    assert trained.state.rows[0].solved is None
+    assert any("more than one linear layer" in warning for warning in sent[-1].warnings) is told
+
+
+def test_features_that_do_not_fit_into_memory_are_not_solved_and_status_says_so(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_start, "free_memory", lambda: 1000)
+    sent: list[Progress] = []
+    trained = run(configure(unfreezing=head_only(1), optimization=SOLVER), sent.append)
+    assert trained.state.rows[0].solved is None
+    assert any("the features take" in warning for warning in sent[-1].warnings)
+
+
+def test_work_beyond_what_was_measured_is_not_solved_unasked(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(head_start, "MOST_WORK", 1000)
+    solved = [
+        run(configure(output=tmp_path / wanted, unfreezing=head_only(1), optimization={"headStart": wanted}))
+        .state.rows[0]
+        .solved
+        for wanted in ("Auto", "Solver")
+    ]
+    assert solved == [None, True]

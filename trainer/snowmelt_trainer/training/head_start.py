@@ -1,0 +1,172 @@
+"""The head by a solver: multinomial logistic regression on the frozen layers' output.
+
+The network before a linear head is a fixed function, so the best head is the solution of a convex problem. L-BFGS
+(Liu and Nocedal 1989, as torch.optim has it) finds it in some dozens of passes over the features, in which each worker
+has its own share, and the loss and its gradient are summed over all of them. The features are standardised, and the
+penalty on the weights is weakened from epoch to epoch, each solution being the next one's start; validation says which
+strength is best, as it says elsewhere which epoch is. docs/design/20261125-head-start.md has what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from snowmelt_trainer.backbones import Cut
+from snowmelt_trainer.contract.optimization import HeadStart
+from snowmelt_trainer.training.activations import ActivationCache, free_memory
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.state import RunState
+
+MOST_ITERATIONS = 50
+"""In one epoch: the next goes on from there."""
+FIRST_PENALTY, WEAKENING = 0.1, 10**-0.5
+"""Half the penalty's factor before the squared weights, per image, in the first epoch, and from one to the next."""
+MOST_WORK = 2 * 10**9
+"""Images times features times classes up to which Auto takes the solver: some tens of seconds an epoch on one core.
+Larger ones were not measured."""
+MEMORY_SHARE = 0.5
+"""Of what is free, how much the features may take."""
+LEAST_DEVIATION = 1e-6
+
+
+def linear_head(cut: Cut) -> nn.Linear | None:
+    """The suffix's linear layer, where the suffix is nothing else (but for dropout before it)."""
+    if cut.prefix is None or not isinstance(cut.suffix, fx.GraphModule):
+        return None
+    layers = []
+    for node in cut.suffix.graph.nodes:
+        if node.op == "call_module":
+            layers.append(cut.suffix.get_submodule(str(node.target)))
+        elif node.op not in ("placeholder", "output"):
+            return None
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    rest = [layer for layer in layers if not isinstance(layer, nn.Linear | nn.Dropout | nn.Identity)]
+    return linear[0] if len(linear) == 1 and not rest else None
+
+
+def solvable(rig: Rig, cut: Cut, state: RunState) -> bool:
+    """Whether the stage's head is to be found by a solver; all workers decide alike, and an attempt that resumes as the
+    one before. Where it was asked for and cannot be, a warning in status says why."""
+    stage = rig.plan[state.stage]
+    if state.solved is not None or not stage.solved:
+        return bool(state.solved)
+    asked = rig.config.optimization.head_start is HeadStart.SOLVER
+    reason = _obstacle(rig, cut, asked)
+    if rig.world.minimum(int(not reason)):
+        return True
+    if asked:
+        rig.reporter.warn(
+            f"stage {stage.index} ({stage.name}): ordinary epochs: {reason or 'another worker has no room'}"
+        )
+    return False
+
+
+def _obstacle(rig: Rig, cut: Cut, asked: bool) -> str:
+    head = linear_head(cut)
+    if head is None:
+        return "the head is more than one linear layer, so no solver can find it"
+    if not asked and rig.samples * head.in_features * rig.classes > MOST_WORK:
+        return "the solver's work has not been measured at this size"
+    needed = -(-rig.samples // rig.world.size) * head.in_features * 4
+    if rig.world.device.type == "cpu" and needed > MEMORY_SHARE * free_memory():
+        return f"the features take {needed:,} bytes, more than may be used"
+    return ""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """This worker's features, standardised: (n, d) float32; labels (n,); and what standardised them, (d,) float64."""
+
+    features: Tensor
+    labels: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+
+class HeadSolver:
+    """Finds a linear head, one strength of the penalty an epoch. A function of the features, the head's present
+    weights and the epoch, so a run that resumes finds the same."""
+
+    def __init__(
+        self,
+        head: nn.Linear,
+        cache: ActivationCache,
+        world: World,
+        *,
+        samples: int,
+        label_smoothing: float,
+        tick: Callable[[], None],
+    ) -> None:
+        """`samples` are all workers' training images; `tick` is called now and then."""
+        self.head, self.cache, self.world, self.samples = head, cache, world, samples
+        self.label_smoothing, self.tick = label_smoothing, tick
+        self._shared: _Shared | None = None
+
+    def solve(self, epoch: int) -> float:
+        """Sets the head's weights to the epoch's (from 0) solution; gives the sum over all workers' images of the
+        cross-entropy.
+
+        Raises:
+            RunError: as the cache does, where features have to be computed.
+        """
+        found = self._shared = self._shared or self._gathered()
+        penalty = FIRST_PENALTY * WEAKENING**epoch
+        start = self._start(found)
+        weights = start.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [weights], max_iter=MOST_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            self.tick()
+            total, gradient = self._loss(found, weights.detach())
+            bare = weights.detach().clone()
+            bare[:, -1] = 0.0  # the bias is not penalised
+            weights.grad = gradient / self.samples + penalty * bare
+            return total / self.samples + penalty / 2 * bare.square().sum()
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        self._set(found, weights.detach())
+        return float(self._loss(found, weights.detach())[0])
+
+    def _loss(self, found: _Shared, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over all workers' images of the cross-entropy, and its gradient; float64, the same on all."""
+        local = weights.float().requires_grad_()
+        with torch.enable_grad():
+            logits = functional.linear(found.features, local[:, :-1], local[:, -1])
+            loss = functional.cross_entropy(logits, found.labels, reduction="sum", label_smoothing=self.label_smoothing)
+        (gradient,) = torch.autograd.grad(loss, [local])
+        summed = self.world.sum(torch.cat([gradient.double().flatten(), loss.detach().double().reshape(1)]))
+        return summed[-1], summed[:-1].view_as(weights)
+
+    def _gathered(self) -> _Shared:
+        """Reads this worker's features and standardises them by all workers' mean and deviation."""
+        batches = [(features.float(), labels) for features, labels, _ in self.cache.whole()]
+        device, width = self.world.device, self.head.in_features
+        features = torch.cat([torch.empty(0, width), *(one.cpu() for one, _ in batches)]).to(device)
+        labels = torch.cat([torch.empty(0, dtype=torch.int64), *(one for _, one in batches)]).to(device)
+        mean = self.world.sum(features.double().sum(0)) / self.samples
+        features -= mean.float()
+        variance = self.world.sum(features.double().square().sum(0)) / self.samples
+        deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
+        features /= deviation.float()
+        return _Shared(features, labels, mean, deviation)
+
+    def _start(self, found: _Shared) -> Tensor:
+        """The head's weights and bias for standardised features, (classes, d + 1) float64."""
+        weight = self.head.weight.detach().double()
+        bias = torch.zeros_like(weight[:, 0]) if self.head.bias is None else self.head.bias.detach().double()
+        return torch.cat([weight * found.deviation, (bias + weight @ found.mean).unsqueeze(1)], dim=1)
+
+    def _set(self, found: _Shared, weights: Tensor) -> None:
+        weight = weights[:, :-1] / found.deviation
+        with torch.no_grad():
+            self.head.weight.copy_(weight)
+            if self.head.bias is not None:
+                self.head.bias.copy_(weights[:, -1] - weight @ found.mean)
