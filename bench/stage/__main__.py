@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.stage", description=__doc__)
     parser.add_argument("--images", type=int, default=1250, help="training images (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="times that each case is timed (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     parser.add_argument("--precision", type=Precision, nargs="*", default=[Precision.FLOAT32, Precision.BFLOAT16])
     parser.add_argument("--no-page", action="store_true", help=f"leave docs/{PAGE.name} as it is")
     options = parser.parse_args()
@@ -27,7 +28,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory(prefix="snowmelt-bench-") as scratch:
         folder = Path(scratch)
-        work = Work(write_images(folder / "images", options.images))
+        work = Work(write_images(folder / "images", options.images), threads=options.threads)
         for precision in options.precision:
             epochs = time_epochs(work, precision, options.repeats, folder, lambda text: print(text, flush=True))
             memory = [peak_memory(work, index, precision, folder) for index in range(len(CASES))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -31,6 +30,8 @@ class Epochs:
 
     seconds: list[float] = field(default_factory=list)
     """Of one whole epoch, by repeat: steps, validation and, of ours, the checkpoint."""
+    processor: list[float] = field(default_factory=list)
+    """Seconds of processor time of the same; of one thread, they hardly depend on what else the machine does."""
     first: float = 0.0
     """Of the first epoch, which fills the cache where there is one."""
     cache: CacheStatus | None = None
@@ -67,40 +68,55 @@ def time_epochs(
     running = [epoch_of(work, case, precision, folder / f"{precision}-{i}") for i, case in enumerate(CASES)]
     found = [Epochs() for _ in CASES]
     for (epoch, _), epochs in zip(running, found, strict=True):
-        epochs.first = _timed(epoch, 1)
+        epochs.first = _timed(epoch, 1)[0]
     for repeat in range(repeats):
         for turn in range(len(CASES)):
             index = (repeat + turn) % len(CASES)
-            found[index].seconds.append(_timed(running[index][0], CASES[index].epochs))
+            seconds, processor = _timed(running[index][0], CASES[index].epochs)
+            found[index].seconds.append(seconds)
+            found[index].processor.append(processor)
         say(f"{precision}, repeat {repeat + 1}: " + ", ".join(f"{one.seconds[-1]:.3f}" for one in found) + " s")
     for (_, stage), epochs in zip(running, found, strict=True):
         epochs.cache = stage.state.cache
     return found
 
 
-def _timed(epoch: Callable[[], None], times: int) -> float:
-    started = time.perf_counter()
+def _timed(epoch: Callable[[], None], times: int) -> tuple[float, float]:
+    """Seconds, and seconds of processor time, of one of so many epochs."""
+    started, worked = time.perf_counter(), time.process_time()
     for _ in range(times):
         epoch()
-    return (time.perf_counter() - started) / times
+    return (time.perf_counter() - started) / times, (time.process_time() - worked) / times
 
 
 def peak_memory(work: Work, index: int, precision: Precision, folder: Path) -> int:
     """Bytes that a new process, which trains two epochs of the case, has resident at most."""
-    arguments = [str(work.images), str(folder / f"memory-{precision}-{index}"), str(index), precision.value]
+    arguments = [
+        str(work.images),
+        str(work.threads),
+        str(folder / f"memory-{precision}-{index}"),
+        str(index),
+        precision.value,
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "bench.stage.measure", *arguments], stdout=subprocess.PIPE, check=True, text=True
     )
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _main(images: str, folder: str, index: str, precision: str) -> None:
-    work = Work(Path(images))
+def _main(images: str, threads: str, folder: str, index: str, precision: str) -> None:
+    work = Work(Path(images), threads=int(threads))
     torch.set_num_threads(work.threads)
     epoch, _ = epoch_of(work, CASES[int(index)], Precision(precision), Path(folder))
     epoch()
     epoch()
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    print(json.dumps(_most_resident()))
+
+
+def _most_resident(status: Path = Path("/proc/self/status")) -> int:
+    """Bytes; not getrusage's figure, which begins with that of the process that started this one."""
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":
