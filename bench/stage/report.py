@@ -61,8 +61,8 @@ def table(figures: Figures) -> str:
         kept = f"{cache.bytes / 2**20:.1f}, {cache.build_seconds:.2f}" if case.cached and cache else ""
         aim = f"{case.aim:.3g}" if case.aim is not None else ""
         lines.append(
-            f"| {case.name} | {spread(epochs.seconds)} | {spread(ratios)} | {spread(worked)} | {aim} | {epochs.first:.2f} "
-            f"| {kept} | {memory / 2**20:.0f} |"
+            f"| {case.name} | {spread(epochs.seconds)} | {spread(ratios)} | {spread(worked)} | {aim} "
+            f"| {epochs.first:.2f} | {kept} | {memory / 2**20:.0f} |"
         )
     return "\n".join(lines)
 
