@@ -21,5 +21,5 @@ def seed_dropout(*where: int) -> None:
     """
     seed = derive_seed(*where)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
