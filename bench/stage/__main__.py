@@ -22,16 +22,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="times that each case is timed (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
     parser.add_argument("--precision", type=Precision, nargs="*", default=[Precision.FLOAT32, Precision.BFLOAT16])
+    parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--no-page", action="store_true", help=f"leave docs/{PAGE.name} as it is")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     found = {}
-    with tempfile.TemporaryDirectory(prefix="snowmelt-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="snowmelt-stage-") as scratch:
         folder = Path(scratch)
         work = Work(write_images(folder / "images", options.images), threads=options.threads)
         for precision in options.precision:
             epochs = time_epochs(work, precision, options.repeats, folder, lambda text: print(text, flush=True))
-            memory = [peak_memory(work, index, precision, folder) for index in range(len(CASES))]
+            memory = [
+                None if options.no_memory else peak_memory(work, index, precision, folder)
+                for index in range(len(CASES))
+            ]
             found[precision] = Figures(epochs, memory)
             print(table(found[precision]), flush=True)
     if not options.no_page:

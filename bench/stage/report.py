@@ -21,8 +21,8 @@ class Figures:
     """All that was measured in one precision, by the order of CASES."""
 
     epochs: list[Epochs]
-    memory: list[int]
-    """Bytes."""
+    memory: list[int | None]
+    """Bytes; None where it was not measured."""
 
 
 def page(found: Mapping[Precision, Figures], work: Work, *, images: int, today: date, load: float) -> str:
@@ -59,10 +59,11 @@ def table(figures: Figures) -> str:
         worked = [one / other for one, other in zip(plain.processor, epochs.processor, strict=True)]
         cache = epochs.cache
         kept = f"{cache.bytes / 2**20:.1f}, {cache.build_seconds:.2f}" if case.cached and cache else ""
+        most = "not measured" if memory is None else f"{memory / 2**20:.0f}"
         aim = f"{case.aim:.3g}" if case.aim is not None else ""
         lines.append(
             f"| {case.name} | {spread(epochs.seconds)} | {spread(ratios)} | {spread(worked)} | {aim} "
-            f"| {epochs.first:.2f} | {kept} | {memory / 2**20:.0f} |"
+            f"| {epochs.first:.2f} | {kept} | {most} |"
         )
     return "\n".join(lines)
 
