@@ -17,7 +17,9 @@ EPOCHS = 150
 def test_an_elastic_job_grows_and_shrinks_with_the_nodes(namespace: Namespace) -> None:
     stage = {"maxEpochs": EPOCHS, "patience": EPOCHS}
     manifest = example("elastic", unfreezing={"strategy": "Full", "stage": stage})
-    manifest["spec"]["workers"] |= {"elastic": {"min": 1, "max": 2}}
+    manifest["spec"]["workers"]["elastic"] = {"min": 1, "max": 2}
+    # On nodes of two CPUs, one of which has the head, a slot decides who finds room.
+    manifest["spec"]["workers"]["resources"]["requests"] = {"cpu": "100m"}
     job = namespace.apply(manifest)
     with CheckpointWatch(job.output) as watch:
         await_workers(job, 2)
