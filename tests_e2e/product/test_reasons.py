@@ -67,25 +67,35 @@ def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namesp
     assert "small" in job.incident("QuotaExceeded")["message"]
 
 
+TOO_LITTLE = {"200Mi": ("Error", "ContainerCrashLoopBackOff"), "360Mi": ("OOMKilled", "ContainerOOMKilled")}
+"""Memory that Ray refuses to begin with, and memory that it begins with and does not get along with."""
+
+
 @pytest.mark.core
-def test_a_worker_over_its_memory_limit_is_named_in_30_seconds(namespace: Namespace, measured: Measured) -> None:
-    limits = {"requests": {"memory": "280Mi"}, "limits": {"memory": "280Mi"}}
-    job = namespace.apply(named("greedy", workers={"resources": limits}))
-    killed: list[float] = []
+@pytest.mark.parametrize("memory", TOO_LITTLE)
+def test_a_worker_with_too_little_memory_is_named_in_30_seconds(
+    namespace: Namespace, measured: Measured, memory: str
+) -> None:
+    how, reason = TOO_LITTLE[memory]
+    resources = {"requests": {"memory": memory}, "limits": {"memory": memory}}
+    job = namespace.apply(named("greedy", workers={"resources": resources}))
+    ended: list[float] = []
 
-    def was_killed() -> bool:
-        killed.extend(out_of_memory_at(pod) for pod in job.pods("worker"))
-        return any(killed)
+    def has_ended() -> bool:
+        ended.extend(ended_at(pod, how) for pod in job.pods("worker"))
+        return any(ended)
 
-    eventually(was_killed, "no worker was killed", STARTS_WITHIN_S, ASKS_EVERY_S)
-    measured("ContainerOOMKilled in status", await_reason(job, "ContainerOOMKilled", max(killed)))
+    eventually(has_ended, f"no worker ended by {how}", STARTS_WITHIN_S, ASKS_EVERY_S)
+    measured(f"{reason} in status", await_reason(job, reason, max(ended)))
+    if reason == "ContainerCrashLoopBackOff":
+        assert "object store memory" in job.incident(reason)["log"]
 
 
-def out_of_memory_at(pod: dict[str, Any]) -> float:
-    """When the kernel ended a container of the pod; 0 when it did not."""
+def ended_at(pod: dict[str, Any], how: str) -> float:
+    """When a container of the pod ended in a certain way; 0 when none did."""
     for status in pod.get("status", {}).get("containerStatuses", []):
         for state in (status.get("state", {}), status.get("lastState", {})):
-            if state.get("terminated", {}).get("reason") == "OOMKilled":
+            if state.get("terminated", {}).get("reason") == how:
                 return datetime.fromisoformat(state["terminated"]["finishedAt"]).timestamp()
     return 0.0
 
