@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -107,6 +107,14 @@ SPECS = st.fixed_dictionaries(
 )
 
 
+SMALLEST = {
+    "backbone": {"architecture": "resnet18"},
+    "data": {"train": {"uri": "pvc://shoes/train"}},
+    "output": {"uri": "pvc://models/shoes"},
+}
+
+
+@example(spec=SMALLEST | {"optimization": {"seed": 1e9, "learningRate": 1}})
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spec=SPECS)
 def test_the_types_and_the_api_server_agree(api: Api, spec: dict[str, Any]) -> None:

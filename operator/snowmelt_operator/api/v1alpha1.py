@@ -145,17 +145,22 @@ class FineTuneJob(Contract):
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> FineTuneJob:
         """A FineTuneJob from a manifest or from the API server, held to what the API server would take: names as in
-        YAML, no string where a number belongs, and a null is as good as nothing.
+        YAML, no string where a number belongs, a null is as good as nothing, and 64.0 is the integer 64.
 
         Raises:
             pydantic.ValidationError: with one entry for each problem.
         """
-        return cls.model_validate_json(json.dumps(_without_nulls(document)), strict=True, by_alias=True, by_name=False)
+        return cls.model_validate_json(json.dumps(_as_stored(document)), strict=True, by_alias=True, by_name=False)
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+def _as_stored(value: Any) -> Any:
+    """Without nulls; JSON has one type of number, and the API server takes 64.0 where an integer belongs."""
+    match value:
+        case Mapping():
+            return {key: _as_stored(item) for key, item in value.items() if item is not None}
+        case list():
+            return [_as_stored(item) for item in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value

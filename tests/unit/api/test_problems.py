@@ -105,5 +105,11 @@ def test_a_null_is_as_good_as_nothing() -> None:
     assert (parsed.spec.backoff_limit, parsed.spec.data.validation.fraction) == (3, None)
 
 
+def test_an_integer_may_be_written_with_a_point_as_the_api_server_has_it() -> None:
+    parsed = FineTuneJob.parse(job(backoffLimit=2.0, optimization={"seed": 1e9, "learningRate": 1.0}))
+    optimization = parsed.spec.optimization
+    assert (parsed.spec.backoff_limit, optimization.seed, optimization.learning_rate) == (2, 1_000_000_000, 1.0)
+
+
 def test_a_problem_of_the_whole_document_has_no_field() -> None:
     assert str(Problem((), "this is not YAML")) == "this is not YAML"
