@@ -50,8 +50,8 @@ def install(world: World, folder: Path) -> None:
 
 
 def uninstall(world: World) -> None:
-    """Take it away again, webhooks and all."""
-    world.kubectl("delete", "clusterqueue,resourceflavor", "--all", "--ignore-not-found", "--wait=false")
+    """Take it away again, webhooks and all. Its own objects first: it alone takes their finalizers off."""
+    world.kubectl("delete", "clusterqueue,resourceflavor", "--all", "--ignore-not-found", "--timeout=60s")
     world.helm("uninstall", "kueue", "--namespace", SYSTEM, "--wait")
 
 

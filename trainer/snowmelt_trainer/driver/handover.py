@@ -99,7 +99,8 @@ class Handover:
 @contextmanager
 def handover() -> Iterator[Handover]:
     """One for this run, on the driver's node."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # Not soft: Ray puts what asks for no resource anywhere then, and it would go with the first worker's node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     desk: Any = ray.remote(_Desk).options(num_cpus=0, scheduling_strategy=here).remote()
     try:
         yield Handover(desk)

@@ -60,7 +60,8 @@ class Sender:
 def relayed(receive: Callable[[Progress], None]) -> Iterator[Sender]:
     """A sender for the workers; what it sends reaches `receive`, in order, in a thread of the driver. All of it has,
     when the block ends. Where Ray loses the mailbox, it makes another, and what lay in it is replaced by the next."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # Not soft: Ray puts what asks for no resource anywhere then, and it would go with the first worker's node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
     over = threading.Event()
 
