@@ -50,6 +50,7 @@ def write_report(results: Path, docs: Path, titles: Mapping[str, str], rivals: S
     if not runs:
         raise SystemExit(f"{results} holds no results yet")
     found = comparisons(runs, rivals)
+    docs.mkdir(parents=True, exist_ok=True)
     draw(found, titles, docs / "benchmarks.svg")
     path = docs / "benchmarks.md"
     text = page(runs, found, titles, start_up=read_start_up(results.parent / START_UP), today=datetime.now(UTC).date())

@@ -11,7 +11,7 @@ from tests_e2e.product.watching import CheckpointWatch, trained_once
 from tests_e2e.product.world import ASKS_EVERY_S, Job, Namespace, example
 
 CHANGES_WITHIN_S = 300.0
-EPOCHS = 600
+EPOCHS = 300
 
 
 def test_an_elastic_job_grows_and_shrinks_with_the_nodes(namespace: Namespace) -> None:
