@@ -35,8 +35,7 @@ def rate_of(architecture: str) -> float:
 def network(trial: Trial) -> nn.Module:
     """The network with the common weights and a new linear head, seeded."""
     task = trial.task
-    weights = {"weights": "None"} if task.weights is None else {"weightsFrom": {"uri": task.weights.as_uri()}}
-    backbone = Backbone.model_validate({"architecture": task.architecture, **weights})
+    backbone = Backbone.model_validate(task.backbone)
     model = build_backbone(
         backbone,
         num_classes=len(task.classes),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.peers.ingredients import network, rate_of
+from bench.peers.ingredients import network, rate_of, training_loader
 from bench.peers.plain import train
 from bench.peers.protocol import Trial
 from bench.peers.record import Record
@@ -21,7 +21,8 @@ def fit(trial: Trial, record: Record) -> nn.Module:
     """The plain loop, with a rate for each layer group: stem, stages or blocks, head."""
     torch.manual_seed(trial.seed)
     model = network(trial)
-    return train(model, groups_of(model, rate_of(trial.task.architecture)), trial, record)
+    train(model, groups_of(model, rate_of(trial.task.architecture)), training_loader(trial), trial, record)
+    return model
 
 
 def groups_of(model: nn.Module, rate: float) -> list[dict[str, Any]]:

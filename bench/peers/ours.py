@@ -67,17 +67,11 @@ def _fit(trial: Trial, record: Record, unfreezing: dict[str, Any], optimization:
 def configuration(trial: Trial, folder: Path, unfreezing: dict[str, Any], optimization: dict[str, Any]) -> RunConfig:
     """What the operator would render from a FineTuneJob that says so much and no more."""
     task = trial.task
-    weights = {"weights": "None"} if task.weights is None else {"weightsFrom": {"uri": task.weights.as_uri()}}
     return RunConfig.model_validate(
         {
             "job": {"namespace": "bench", "name": task.name, "uid": f"bench-{trial.seed}"},
-            "backbone": {"architecture": task.architecture, **weights},
-            "data": {
-                "train": {"uri": (task.root / "train").as_uri()},
-                "validation": {"uri": (task.root / "validation").as_uri()},
-                "imageSize": task.image_size,
-                "augmentation": "None",
-            },
+            "backbone": task.backbone,
+            "data": task.data,
             "unfreezing": unfreezing,
             "optimization": {"seed": trial.seed} | optimization,
             "output": {"uri": folder.as_uri()},

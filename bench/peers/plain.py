@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,18 +26,27 @@ def fit(trial: Trial, record: Record) -> nn.Module:
     torch.manual_seed(trial.seed)
     model = network(trial)
     groups = [{"params": list(model.parameters()), "lr": rate_of(trial.task.architecture)}]
-    return train(model, groups, trial, record)
+    train(model, groups, training_loader(trial), trial, record)
+    return model
 
 
-def train(model: nn.Module, groups: Sequence[dict[str, Any]], trial: Trial, record: Record) -> nn.Module:
-    """The loop, over parameter groups with their own peak `lr`."""
-    setting, loader = trial.setting, training_loader(trial)
+def train(
+    model: nn.Module,
+    groups: Sequence[dict[str, Any]],
+    loader: Any,
+    trial: Trial,
+    record: Record,
+    *,
+    after_epoch: Callable[[dict[str, float]], None] = lambda _: None,
+) -> None:
+    """The loop, over parameter groups with their own peak `lr`; `after_epoch` hears of each epoch's last loss."""
+    setting = trial.setting
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [group["lr"] for group in groups], total_steps=trial.budget.epochs * len(loader)
     )
     record.start()
-    for _ in range(trial.budget.epochs):
+    for epoch in range(trial.budget.epochs):
         model.train()
         for images, labels in loader:
             with autocast(setting):
@@ -48,7 +57,7 @@ def train(model: nn.Module, groups: Sequence[dict[str, Any]], trial: Trial, reco
             schedule.step()
             if not record.step(model, len(labels)):
                 record.finish()
-                return model
+                return
+        after_epoch({"loss": loss.item(), "epoch": epoch})
     record.look(model)
     record.finish()
-    return model

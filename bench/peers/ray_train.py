@@ -14,9 +14,9 @@ from ray import train
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_data_loader, prepare_model
 from torch import nn
-from torch.nn import functional
 
-from bench.peers.ingredients import WEIGHT_DECAY, arranged, autocast, network, rate_of, training_loader
+from bench.peers import plain
+from bench.peers.ingredients import network, rate_of, training_loader
 from bench.peers.looking import opened, recorder
 from bench.peers.protocol import Trial
 from bench.peers.record import Record
@@ -61,30 +61,8 @@ def worker(config: dict[str, Any]) -> None:
     record = recorder(trial, opened(trial.task))
     model = prepare_model(network(trial))
     loader = prepare_data_loader(training_loader(trial))
-    _train(model, loader, trial, record)
+    groups = [{"params": list(model.parameters()), "lr": rate_of(trial.task.architecture)}]
+    plain.train(model, groups, loader, trial, record, after_epoch=train.report)
     bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     torch.save(bare.state_dict(), folder / MODEL)
     (folder / NOTES).write_text(json.dumps(record.result()), encoding="utf-8")
-
-
-def _train(model: nn.Module, loader: Any, trial: Trial, record: Record) -> None:
-    setting, rate = trial.setting, rate_of(trial.task.architecture)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    steps = trial.budget.epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    record.start()
-    for epoch in range(trial.budget.epochs):
-        model.train()
-        for images, labels in loader:
-            with autocast(setting):
-                loss = functional.cross_entropy(model(arranged(images, setting)), labels)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            if not record.step(model, len(labels)):
-                record.finish()
-                return
-        train.report({"loss": loss.item(), "epoch": epoch})
-    record.look(model)
-    record.finish()

@@ -64,19 +64,13 @@ def parts(said: Sequence[Progress], began: datetime, over: datetime) -> dict[str
 
 
 def _job(task: Task, folder: Path) -> Path:
-    weights = {"weights": "None"} if task.weights is None else {"weightsFrom": {"uri": task.weights.as_uri()}}
     document = {
         "apiVersion": "snowmelt.dev/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": "startup"},
         "spec": {
-            "backbone": {"architecture": task.architecture, **weights},
-            "data": {
-                "train": {"uri": (task.root / "train").as_uri()},
-                "validation": {"uri": (task.root / "validation").as_uri()},
-                "imageSize": task.image_size,
-                "augmentation": "None",
-            },
+            "backbone": task.backbone,
+            "data": task.data,
             "unfreezing": {"strategy": "HeadOnly", "stage": {"maxEpochs": 1}},
             "output": {"uri": (folder / "model").as_uri()},
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -27,6 +28,22 @@ class Task:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(sorted(folder.name for folder in (self.root / "train").iterdir()))
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """`spec.backbone` of a FineTuneJob."""
+        weights = {"weights": "None"} if self.weights is None else {"weightsFrom": {"uri": self.weights.as_uri()}}
+        return {"architecture": self.architecture, **weights}
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`spec.data` of a FineTuneJob."""
+        return {
+            "train": {"uri": (self.root / "train").as_uri()},
+            "validation": {"uri": (self.root / "validation").as_uri()},
+            "imageSize": self.image_size,
+            "augmentation": "None",
+        }
 
 
 def task_of(name: TaskName, architecture: str, image_size: int) -> Task:

@@ -22,16 +22,24 @@ def holder(plane: ControlPlane, lease: str) -> str | None:
     return next((found["spec"].get("holderIdentity") for found in leases if found["metadata"]["name"] == lease), None)
 
 
+def two_replicas(
+    make_operator: Callable[..., LocalOperator], plane: ControlPlane, lease: str
+) -> tuple[LocalOperator, LocalOperator]:
+    """The leader, `first`, and a standby, `second`, which is ready: it takes progress reports, and launches nothing."""
+    leader, standby = (
+        make_operator(identity=name, leader_election="true", lease_name=lease) for name in ("first", "second")
+    )
+    leader.start()
+    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
+    standby.start()
+    return leader, standby
+
+
 def test_a_standby_takes_over_when_the_leader_dies_and_only_then(
     make_operator: Callable[..., LocalOperator], plane: ControlPlane, api: Api
 ) -> None:
     lease = f"lease-{api.namespace}"
-    settings = {"leader_election": "true", "lease_name": lease}
-    leader = make_operator(identity="first", **settings)
-    leader.start()
-    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
-    standby = make_operator(identity="second", **settings)
-    standby.start()  # ready: it takes progress reports, and launches nothing
+    leader, _standby = two_replicas(make_operator, plane, lease)
 
     api.create("finetunejobs", manifest("before"))
     api.until("finetunejobs", "before", is_at_attempt(1))
@@ -46,12 +54,7 @@ def test_a_leader_that_is_asked_to_end_leaves_its_lease_to_the_standby_at_once(
     make_operator: Callable[..., LocalOperator], plane: ControlPlane, api: Api
 ) -> None:
     lease = f"lease-{api.namespace}"
-    leader, standby = (
-        make_operator(identity=name, leader_election="true", lease_name=lease) for name in ("first", "second")
-    )
-    leader.start()
-    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
-    standby.start()
+    leader, _standby = two_replicas(make_operator, plane, lease)
     leader.stop()
     asked_every = leadership.RETRY_SECONDS
     eventually(lambda: holder(plane, lease) == "second", "the Lease had to expire", within_s=3 * asked_every)
@@ -77,12 +80,7 @@ def test_a_standby_is_ready_again_once_the_api_server_is_back(
 ) -> None:
     """It asks for nothing but the Lease, and what is not ready gets no reports to ask for more."""
     lease = f"lease-{api.namespace}"
-    leader, standby = (
-        make_operator(identity=name, leader_election="true", lease_name=lease) for name in ("first", "second")
-    )
-    leader.start()
-    eventually(lambda: holder(plane, lease) == "first", "the first replica does not lead")
-    standby.start()
+    leader, standby = two_replicas(make_operator, plane, lease)
     plane.stop_apiserver()
     leader.kill()
     try:
