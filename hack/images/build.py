@@ -22,7 +22,7 @@ NAMES = {"operator": "localhost/snowmelt/operator:dev", "trainer": "localhost/sn
 CERTIFICATES = "/run/secrets/ca"
 """Where the Dockerfiles have the certificates of the secret `ca`."""
 CERTIFICATE_FILES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
-TOOLS = ("buildah", "skopeo")
+TOOLS = ("buildah", "skopeo", "containerd")
 """Commands, which Debian has in packages of the same names."""
 PLACES_ON_THIS_MACHINE = ("cert", "find-links", "cache-dir", "client-cert")
 """Settings of pip that name files of this machine, which a build does not see."""
@@ -54,9 +54,10 @@ def build_images(*, base: str = "", builder: str = "") -> Images:
     Raises:
         ImagesError: a tool is missing, or a build failed.
     """
-    if shutil.which("buildah") is None:
+    if missing := " ".join(tool for tool in TOOLS if shutil.which(tool) is None):
         raise ImagesError(
-            "no buildah to build images with: apt-get install buildah (or use the Dockerfiles with docker)"
+            f"missing to build images with: {missing}; on Debian or Ubuntu: apt-get install --no-install-recommends"
+            f" {missing} (or use the Dockerfiles with docker)"
         )
     folder = images_folder()
     folder.mkdir(parents=True, exist_ok=True)

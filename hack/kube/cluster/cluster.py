@@ -17,6 +17,7 @@ from hack.kube.cluster.machine import Machine
 from hack.kube.cluster.network import Place
 from hack.kube.cluster.node import Node
 from hack.kube.cluster.parts import CLUSTER_MARK, Parts
+from hack.kube.cluster.probe import probe
 from hack.kube.controlplane import ControlPlaneError, eventually, write_secret
 from hack.kube.gobuild import exclusively
 from hack.kube.kubectl import Kubectl
@@ -70,6 +71,7 @@ class Cluster:
         One that runs already is left as it is. When it fails, all is stopped and the logs stay.
         """
         requirements.check(self.directory, cache_folder())
+        probe(self.directory)
         binaries = find_cluster_binaries()
         with exclusively(self._lock):
             if self._state.exists():

@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hack.kube.binaries import find_binaries
+from hack.kube.binaries import cache_folder, find_binaries
+from hack.kube.cluster import requirements
 from hack.kube.cluster.cluster import Cluster
 from hack.kube.cluster.network import MOST_NODES
+from hack.kube.cluster.probe import probe
 from hack.kube.kubectl import ControlPlaneError
 
 REPOSITORY = Path(__file__).parents[3]
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add cluster-up, -down, -load, -stop and -start to a parser's commands; each sets `run`."""
+    """Add cluster-check, -up, -down, -load, -stop and -start to a parser's commands; each sets `run`."""
+    _command(commands, "cluster-check", cluster_check, "say whether this machine can run a cluster, and if not, why")
     up = _command(
         commands, "cluster-up", cluster_up, "start a whole cluster (Linux, root), KubeRay's operator included"
     )
@@ -28,6 +31,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for name, run, what in (("stop", cluster_stop, "kill"), ("start", cluster_start, "start again")):
         command = _command(commands, f"cluster-{name}", run, f"{what} a node or a part, to see what happens")
         command.add_argument("name", help="for instance node-2, control-plane/etcd or node-1/kubelet")
+
+
+def cluster_check(options: argparse.Namespace) -> None:
+    directory = options.directory.resolve()
+    requirements.check(directory, cache_folder())
+    probe(directory)
 
 
 def cluster_up(options: argparse.Namespace) -> None:
