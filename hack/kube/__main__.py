@@ -17,6 +17,8 @@ from hack.kube.processes import ended
 
 REPOSITORY = Path(__file__).parents[2]
 STATE = "services.json"
+CANNOT = 3
+"""Exit status when this machine cannot run a cluster, whatever one does here; .ci/run tells it from a failure."""
 
 
 def main() -> int:
@@ -34,7 +36,7 @@ def main() -> int:
         options.run(options)
     except (BinariesMissingError, ControlPlaneError, RequirementsError) as error:
         print(f"hack.kube: {error}", file=sys.stderr)
-        return 1
+        return CANNOT if isinstance(error, RequirementsError) else 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -23,6 +23,7 @@ from snowmelt_operator.cluster import (
     ClusterConflictError,
     ClusterRefusedError,
     ClusterUnavailableError,
+    Warned,
 )
 from snowmelt_operator.events import Event, event_manifest
 
@@ -189,10 +190,11 @@ class KubernetesCluster:
                 return str(error)
         return None
 
-    async def warnings_about(self, namespace: str, uid: str) -> list[tuple[str, str]]:
-        query = {"fieldSelector": f"regarding.uid={uid},type=Warning", "limit": str(MAX_EVENTS)}
+    async def warnings_about(self, namespace: str, regarding: Mapping[str, str]) -> list[Warned]:
+        fields = [*(f"regarding.{name}={value}" for name, value in regarding.items()), "type=Warning"]
+        query = {"fieldSelector": ",".join(fields), "limit": str(MAX_EVENTS)}
         page = await self._request("list", "Event", _path("events.k8s.io/v1", "Event", namespace), query=query)
-        return [(item.get("reason", ""), item.get("note", "")) for item in page["items"]]
+        return [_warned(item) for item in page["items"]]
 
     async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:
         query = {"container": container, "tailLines": str(LOG_LINES), "limitBytes": str(LOG_BYTES)}
@@ -264,6 +266,11 @@ def _path(api_version: str, kind: str, namespace: str | None, name: str | None =
     root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
     scope = f"/namespaces/{namespace}" if namespace else ""
     return f"{root}{scope}/{_PLURALS[api_version, kind]}" + (f"/{name}" if name else "")
+
+
+def _warned(event: dict[str, Any]) -> Warned:
+    made = datetime.fromisoformat(event["metadata"]["creationTimestamp"])
+    return Warned(event.get("reason", ""), event.get("note", ""), made)
 
 
 def _answer(status: int, content: bytes, request: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -31,6 +33,15 @@ class ClusterRefusedError(ClusterError):
 
 class ClusterConflictError(ClusterRefusedError):
     """The object is another one, or changed, since it was read: decide anew on what it is now."""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A Warning Event about some object."""
+
+    reason: str
+    note: str
+    since: datetime
 
 
 class Cluster(Protocol):
@@ -88,8 +99,8 @@ class Cluster(Protocol):
         """Why the objects of the served namespaces may not be listed and watched; None when they may."""
         ...
 
-    async def warnings_about(self, namespace: str, uid: str) -> list[tuple[str, str]]:
-        """Reason and words of the Warning Events about the object of that uid, fifty at most."""
+    async def warnings_about(self, namespace: str, regarding: Mapping[str, str]) -> list[Warned]:
+        """The Warning Events about the objects of which these fields are so (uid, kind, name), fifty at most."""
         ...
 
     async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:

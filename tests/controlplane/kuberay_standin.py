@@ -51,11 +51,15 @@ class KubeRayStandIn:
         cluster = self._api.until("rayclusters", f"{name}-abc34", lambda _: True)
         return int(cluster["spec"]["workerGroupSpecs"][0]["replicas"])
 
-    def runs(self, name: str) -> Object:
-        """From the cluster coming up to the Ray job running."""
+    def awaits_its_submitter(self, name: str) -> Object:
+        """The cluster is up, and KubeRay has made the Job whose pod brings it the Ray job."""
         self.initializes(name)
         cluster = {"state": "ready", "head": {"podName": f"{name}-head"}}
-        self.says(name, jobDeploymentStatus="Running", jobStatus="PENDING", rayClusterStatus=cluster)
+        return self.says(name, jobDeploymentStatus="Running", jobStatus="PENDING", rayClusterStatus=cluster)
+
+    def runs(self, name: str) -> Object:
+        """From the cluster coming up to the Ray job running."""
+        self.awaits_its_submitter(name)
         return self.says(name, jobStatus="RUNNING", message="Job is currently running.", dashboardURL=f"{name}:8265")
 
     def ends(self, name: str, job_status: str, deployment: str, **more: Any) -> Object:

@@ -45,12 +45,27 @@ class PodsStandIn:
         """The kubelet records a Warning Event about the pod."""
         pod = self._api.until("pods", name, lambda _: True)["metadata"]
         about = {"apiVersion": "v1", "kind": "Pod", "namespace": pod["namespace"], "name": name, "uid": pod["uid"]}
+        self._records("kubelet", about, reason, note)
+
+    def refuses_the_submitter_of(self, rayjob: str, note: str) -> None:
+        """The Job controller records that the API server takes no pod of KubeRay's Job (named as the RayJob)."""
+        namespace = self._api.until("rayjobs", rayjob, lambda _: True)["metadata"]["namespace"]
+        about = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "namespace": namespace,
+            "name": rayjob,
+            "uid": f"job-{rayjob}",
+        }
+        self._records("job-controller", about, "FailedCreate", note)
+
+    def _records(self, reporter: str, about: dict[str, str], reason: str, note: str) -> None:
         event = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": f"{name}.{pod['uid'][:8]}", "namespace": pod["namespace"]},
+            "metadata": {"name": f"{about['name']}.{about['uid'][:8]}", "namespace": about["namespace"]},
             "eventTime": "2026-11-24T12:00:00.000000Z",
-            "reportingController": "kubelet",
+            "reportingController": reporter,
             "reportingInstance": NODE,
             "action": "Start",
             "reason": reason,

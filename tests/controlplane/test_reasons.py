@@ -181,6 +181,20 @@ def test_a_quota_is_told_in_the_api_servers_words_and_fails_the_job_where_it_nev
     assert told(served.api, name, "QuotaExceeded")
 
 
+def test_a_quota_that_refuses_the_submitter_alone_is_found_in_its_jobs_events(
+    served: Served, pods: PodsStandIn
+) -> None:
+    words = 'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3'
+    served.api.create("finetunejobs", manifest("no-submitter"))
+    served.kuberay.awaits_its_submitter("no-submitter-a1")
+    pods.refuses_the_submitter_of("no-submitter-a1", f"Error creating: {words}")
+    awaited = has("ClusterReady", status="False", reason="QuotaExceeded")
+    job = served.api.until("finetunejobs", "no-submitter", awaited, within_s=WITHIN_S)
+    assert words in condition(job, "ClusterReady")["message"]
+    served.kuberay.says("no-submitter-a1", jobStatus="RUNNING")
+    served.api.until("finetunejobs", "no-submitter", has("ClusterReady"))
+
+
 def test_a_volume_that_cannot_be_mounted_is_found_in_the_pods_events(served: Served, pods: PodsStandIn) -> None:
     api = served.api
     api.create("finetunejobs", manifest("mount"))

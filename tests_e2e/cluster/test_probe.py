@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hack.kube.__main__ import CANNOT
 from hack.kube.cluster import cgroups
 from hack.kube.cluster.probe import probe
 
@@ -28,6 +29,6 @@ def test_root_without_a_capability_is_told_what_it_may_not(tmp_path: Path, capab
     without = ["setpriv", f"--bounding-set=-{capability}", f"--inh-caps=-{capability}"]
     command = [sys.executable, "-m", "hack.kube", "cluster-check", "--directory", tmp_path / "cluster"]
     done = subprocess.run([*without, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == CANNOT
     refused = [line.partition(":")[0].removeprefix("  - ") for line in done.stderr.splitlines()[1:]]
     assert refused == WITHOUT[capability]

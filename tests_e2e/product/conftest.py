@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hack.images import ImagesError, build_images
+from hack.images.build import images_folder
 from hack.kube import BinariesMissingError
 from hack.kube.cluster import Cluster, RequirementsError
 from tests_e2e.product import evidence
@@ -42,7 +43,8 @@ def _ended_like_a_ctrl_c() -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     kept = os.environ.get(KEPT)
     workspace = tmp_path_factory.mktemp("product")
-    cluster = Cluster(Path(kept) if kept else workspace / "cluster")
+    # Beside the images, which nodes then have as hard links: /tmp may be another disk, or memory.
+    cluster = Cluster(Path(kept) if kept else images_folder() / f"cluster-{os.getpid()}")
     try:
         images = build_images()
         cluster.up(nodes=2, seed=images.seed)

@@ -14,13 +14,44 @@ from tests_e2e.product.world import Job, Namespace, long_job
 
 SEED = 20261125
 REPLACED_WITHIN_S = 240.0
+SHORT_S = 15.0
+"""How long an outage lasts where there are many of them."""
 
 
 def pod_uids(job: Job) -> set[str]:
     return {pod["metadata"]["uid"] for kind in ("head", "worker") for pod in job.pods(kind)}
 
 
-@pytest.mark.parametrize("outage", [pytest.param(15.0, marks=[pytest.mark.core, pytest.mark.short]), 60.0])
+@pytest.mark.core
+@pytest.mark.short
+def test_one_job_outlives_a_fault_of_each_kind(namespace: Namespace) -> None:
+    """What the tests below do at length, one after the other in the life of one job."""
+    world = namespace.world
+    job = namespace.apply(long_job("tried", epochs=90))
+    with CheckpointWatch(job.output) as watch:
+        faults.kill_operator(world)
+        job.await_epoch(1)
+        pods = pod_uids(job)
+        assert len(pods) == 3
+        faults.without_api_server(world, SHORT_S)
+        faults.restart_etcd(world)
+        faults.without_kuberay(world, SHORT_S)
+        faults.without_progress_endpoint(world, SHORT_S)
+        faults.kill_operator(world)
+        world.await_operator()
+        assert pod_uids(job) == pods
+        await_another_two_epochs_after_losing(job, "worker")
+        await_another_two_epochs_after_losing(job, "head")
+        faults.kill_operator(world)
+        assert job.phase == "Running", "the job was over before the last fault: give it more epochs"
+        status = job.complete()
+    assert trained_once(watch, job)
+    assert (job.output / "model.safetensors").is_file()
+    assert status["attempts"]["current"] == 1
+    assert job.rayjobs() == ["tried-a1"]
+
+
+@pytest.mark.parametrize("outage", [pytest.param(15.0, marks=pytest.mark.short), 60.0])
 def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage: float) -> None:
     world = namespace.world
     job = namespace.apply(long_job("steady", epochs=30 + int(outage * 2)))
@@ -42,7 +73,7 @@ def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage:
     assert job.rayjobs() == ["steady-a1"]
 
 
-@pytest.mark.parametrize("kills", [pytest.param(3, marks=[pytest.mark.core, pytest.mark.short]), 10])
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.short), 10])
 def test_a_job_outlives_its_operator_at_any_moment(namespace: Namespace, kills: int) -> None:
     """Moments drawn by a fixed seed, the first of them before anything of the job runs."""
     world, moments = namespace.world, random.Random(SEED)
@@ -59,18 +90,13 @@ def test_a_job_outlives_its_operator_at_any_moment(namespace: Namespace, kills: 
     assert (job.output / "model.safetensors").is_file()
 
 
-@pytest.mark.core
 def test_a_lost_worker_and_a_lost_head_are_replaced_within_the_attempt(namespace: Namespace) -> None:
     job = namespace.apply(long_job("pods", epochs=14))
     with CheckpointWatch(job.output) as watch:
         job.await_epoch(2)
-        lose(job, "worker")
-        at_worker_loss = job.epochs()
-        job.await_epoch(at_worker_loss + 2, within_s=REPLACED_WITHIN_S)
+        await_another_two_epochs_after_losing(job, "worker")
         assert job.status["attempts"]["current"] == 1
-        lose(job, "head")
-        at_head_loss = job.epochs()
-        job.await_epoch(at_head_loss + 2, within_s=REPLACED_WITHIN_S)
+        await_another_two_epochs_after_losing(job, "head")
         status = job.complete()
     assert trained_once(watch, job)
     # KubeRay makes a new head in the same Ray cluster, and its submitter submits the same job to it again.
@@ -91,6 +117,11 @@ def test_a_job_outlives_a_node(namespace: Namespace) -> None:
         job.complete()
     assert trained_once(watch, job)
     assert (job.output / "model.safetensors").is_file()
+
+
+def await_another_two_epochs_after_losing(job: Job, kind: str) -> None:
+    lose(job, kind)
+    job.await_epoch(job.epochs() + 2, within_s=REPLACED_WITHIN_S)
 
 
 def lose(job: Job, kind: str) -> None:

@@ -50,21 +50,36 @@ def test_a_job_that_cannot_start_says_why_in_30_seconds(namespace: Namespace, me
     assert job.condition("ClusterReady")["reason"] == reason
 
 
-def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namespace, measured: Measured) -> None:
-    quota = {"hard": {"requests.cpu": "500m"}}
-    namespace.world.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "ResourceQuota",
-            "metadata": {"name": "small", "namespace": namespace.name},
-            "spec": quota,
-        }
-    )
+def set_quota(namespace: Namespace, **hard: str) -> None:
+    metadata = {"name": "small", "namespace": namespace.name}
+    namespace.world.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}})
     eventually(lambda: "hard" in namespace.get("resourcequota", "small").get("status", {}), "no quota")
+
+
+def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namespace, measured: Measured) -> None:
+    set_quota(namespace, **{"requests.cpu": "500m"})
     applied = time.time()
     job = namespace.apply(named("poor", workers={"resources": {"requests": {"cpu": "250m"}}}))
     measured("QuotaExceeded in status", await_reason(job, "QuotaExceeded", applied))
     assert "small" in job.incident("QuotaExceeded")["message"]
+
+
+def test_a_quota_that_refuses_only_the_submitter_is_said_30_seconds_after_the_cluster_is_up(
+    namespace: Namespace, measured: Measured
+) -> None:
+    """KubeRay says nothing of it: the pod is its Job's, made once head and worker are ready."""
+    set_quota(namespace, pods="2")
+    job = namespace.apply(named("no-submitter"))
+    eventually(lambda: is_up(job), "the Ray cluster is not up", STARTS_WITHIN_S, ASKS_EVERY_S)
+    measured("QuotaExceeded of the submitter in status", await_reason(job, "QuotaExceeded", time.time()))
+    assert "small" in job.incident("QuotaExceeded")["message"]
+    set_quota(namespace, pods="3")
+    job.complete()
+
+
+def is_up(job: Job) -> bool:
+    """Whether KubeRay has made the Job that submits."""
+    return bool(job.namespace.get("jobs")["items"])
 
 
 TOO_LITTLE = {"200Mi": ("Error", "ContainerCrashLoopBackOff"), "360Mi": ("OOMKilled", "ContainerOOMKilled")}

@@ -62,3 +62,8 @@ class Run:
     def is_active(self) -> bool:
         """Whether something runs or may start to."""
         return not self.phase.is_terminal
+
+    @property
+    def awaits_submission(self) -> bool:
+        """Whether the Ray cluster is up, and nobody has brought it its job yet."""
+        return self.phase is RunPhase.STARTING and self.cluster_ready and not self.stopping

@@ -95,9 +95,11 @@ def _until_stall(seen: Observed) -> timedelta | None:
 
 
 def _until_peek(seen: Observed, run: Run) -> timedelta | None:
-    """Pods that wait for a volume say so in Events, which nobody brings."""
+    """Pods that wait for a volume say so in Events, which nobody brings; so does a Job whose pod is refused."""
     since = clock.active_since(seen)
     if since is None or run.phase is not RunPhase.STARTING:
         return None
     often, seldom = PEEK
+    if run.awaits_submission:
+        return often
     return min(max(often, (seen.now - since) / 4), seldom)

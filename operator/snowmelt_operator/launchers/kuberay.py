@@ -82,7 +82,10 @@ class KubeRayLauncher:
 
     async def troubles(self, job: ObjectMeta, attempt: int) -> tuple[Trouble, ...]:
         known = self._known.get(job.uid, {}).get(attempt)
-        refusals = known.refusals if known is not None else ()
+        refusals = list(known.refusals) if known is not None else []
+        if known is not None and known.run.awaits_submission and known.run.started_at is not None:
+            refused = await self.pods.submitter_trouble(job.namespace, known.run.name, known.run.started_at)
+            refusals += [refused] if refused is not None else []
         return (*refusals, *await self.pods.troubles(job.namespace, job.uid, attempt))
 
     async def last_words(self, job: ObjectMeta, attempt: int) -> LastWords | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from datetime import datetime
 
 from snowmelt_operator.api.reasons import Reason
-from snowmelt_operator.api.trouble import LastWords
-from snowmelt_operator.cluster import Cluster, ClusterError, ClusterRefusedError
+from snowmelt_operator.api.trouble import LastWords, Trouble
+from snowmelt_operator.cluster import Cluster, ClusterError, ClusterRefusedError, Warned
 from snowmelt_operator.pods.book import EndedContainer
 from snowmelt_operator.pods.diagnosis import Finding
+from snowmelt_operator.pods.refusal import refusal
 
 MAX_WORDS = 2048
 """Characters of a log that are kept."""
@@ -21,6 +23,8 @@ _TELLING = {
     "FailedMapVolume": Reason.VOLUME_ERROR,
     "FailedCreatePodSandBox": Reason.CONTAINER_START_ERROR,
 }
+_NOT_MADE = "FailedCreate"
+"""The Job controller's word for a pod that the API server does not take."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f]")
 
 log = logging.getLogger(__name__)
@@ -36,10 +40,20 @@ class Evidence:
     async def explanation(self, namespace: str, uid: str) -> Finding | None:
         """Why the pod of that uid does not start, by its Events; None where they do not tell."""
         try:
-            return explain(await self._cluster.warnings_about(namespace, uid))
+            return explain(await self._cluster.warnings_about(namespace, {"uid": uid}))
         except ClusterError as error:
             self._tell("read Events (events.k8s.io: list), so volumes that cannot be mounted stay unexplained", error)
             return None
+
+    async def job_refusal(self, namespace: str, job: str, began: datetime) -> Trouble | None:
+        """Why a Job (batch/v1) of that name, made after `began`, gets no pod; None where its Events do not tell."""
+        try:
+            warnings = await self._cluster.warnings_about(namespace, {"kind": "Job", "name": job})
+        except ClusterError as error:
+            self._tell("read Events (events.k8s.io: list), so a submitter that is refused stays unexplained", error)
+            return None
+        # An earlier Job of this name may have left Events.
+        return refused(warning for warning in warnings if warning.since >= began)
 
     async def last_words(self, namespace: str, container: EndedContainer) -> LastWords | None:
         """The end of that container's log; None where it cannot be had."""
@@ -62,11 +76,20 @@ class Evidence:
             log.info("%s", error)
 
 
-def explain(warnings: Iterable[tuple[str, str]]) -> Finding | None:
+def explain(warnings: Iterable[Warned]) -> Finding | None:
     """What a pod's Warning Events mean; the first that tells counts."""
-    for reason, note in warnings:
-        if reason in _TELLING:
-            return Finding(_TELLING[reason], f"{reason}: {note}")
+    for warning in warnings:
+        if warning.reason in _TELLING:
+            return Finding(_TELLING[warning.reason], f"{warning.reason}: {warning.note}")
+    return None
+
+
+def refused(warnings: Iterable[Warned]) -> Trouble | None:
+    """What a Job's Warning Events mean; the first that tells counts."""
+    for warning in warnings:
+        found = refusal(warning.note) if warning.reason == _NOT_MADE else None
+        if found is not None:
+            return Trouble(found.reason, found.message, None, warning.since, is_permanent=found.is_permanent)
     return None
 
 

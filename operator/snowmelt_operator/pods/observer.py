@@ -79,6 +79,10 @@ class Pods:
         """What is wrong with the pods of an attempt, and what happened to them."""
         return (*self._book.troubles(uid, attempt), *await self._explained(namespace, uid, attempt))
 
+    async def submitter_trouble(self, namespace: str, rayjob: str, began: datetime) -> Trouble | None:
+        """Why KubeRay's Job, which submits to a cluster that is up, gets no pod: it has its RayJob's name."""
+        return await self._evidence.job_refusal(namespace, rayjob, began)
+
     async def last_words(self, namespace: str, uid: str, attempt: int) -> LastWords | None:
         """The end of the log of the container that ended last."""
         ended = self._book.ended(uid, attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from snowmelt_operator.api.run import HANDED_OVER, Run, RunPhase
 from snowmelt_operator.api.stored import StoredJob, read_job
 from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.api.v1alpha1 import ObjectMeta
-from snowmelt_operator.cluster import ClusterConflictError
+from snowmelt_operator.cluster import ClusterConflictError, Warned
 from snowmelt_operator.events import Event
 from snowmelt_operator.launchers.base import Launch
 from snowmelt_operator.progress.tokens import SigningKey
@@ -68,7 +69,7 @@ class ScriptedCluster:
     async def watch_refused(self, api_version: str, kind: str, *, label_selector: str) -> str | None:
         raise NotImplementedError
 
-    async def warnings_about(self, namespace: str, uid: str) -> list[tuple[str, str]]:
+    async def warnings_about(self, namespace: str, regarding: Mapping[str, str]) -> list[Warned]:
         raise NotImplementedError
 
     async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:

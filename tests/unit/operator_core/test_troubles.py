@@ -114,6 +114,13 @@ def test_a_job_that_trains_is_not_given_up_for_one_pods_sake(reason: Reason) -> 
     assert condition(decision, ConditionType.RUNNING).status == "True"
 
 
+def test_a_cluster_that_is_up_is_looked_at_as_often_as_ever_until_somebody_submits() -> None:
+    """That the submitter is refused stands in Events, which nobody brings."""
+    old = under_way(active_for=200)
+    assert decide(seen(old, run(RunPhase.STARTING, cluster_ready=True))).recheck_after == timedelta(seconds=15)
+    assert decide(seen(old, run(RunPhase.STARTING))).recheck_after == timedelta(seconds=50)
+
+
 def test_of_two_troubles_the_cause_is_named_and_not_what_follows_from_it() -> None:
     world = starting(trouble(Reason.UNSCHEDULABLE), trouble(Reason.NODE_LOST))
     assert condition(decide(world), ConditionType.CLUSTER_READY).reason == Reason.NODE_LOST

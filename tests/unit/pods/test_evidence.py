@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from snowmelt_operator.api.reasons import Reason
-from snowmelt_operator.pods.evidence import MAX_WORDS, explain, readable
+from snowmelt_operator.cluster import Warned
+from snowmelt_operator.pods.evidence import MAX_WORDS, explain, readable, refused
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 def test_a_logs_end_is_plain_text() -> None:
@@ -25,11 +30,22 @@ def test_one_line_that_is_too_long_is_cut_at_its_front() -> None:
 
 def test_events_explain_a_volume_that_cannot_be_mounted() -> None:
     events = [
-        ("BackOff", "restarting"),
-        ("FailedMount", 'MountVolume.SetUp failed for volume "claim-0": mount failed: exit status 32'),
+        Warned("BackOff", "restarting", NOW),
+        Warned("FailedMount", 'MountVolume.SetUp failed for volume "claim-0": mount failed: exit status 32', NOW),
     ]
     found = explain(events)
     assert found is not None
     assert found.reason is Reason.VOLUME_ERROR
     assert "exit status 32" in found.message
-    assert explain([("Pulling", "")]) is None
+    assert explain([Warned("Pulling", "", NOW)]) is None
+
+
+def test_events_of_a_job_tell_why_the_api_server_takes_no_pod_of_it() -> None:
+    words = 'pods "a1-x" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2'
+    found = refused(
+        [Warned("FailedCreate", "Error creating: etcdserver: timeout", NOW), Warned("FailedCreate", words, NOW)]
+    )
+    assert found is not None
+    assert (found.reason, found.message, found.since) == (Reason.QUOTA_EXCEEDED, words, NOW)
+    assert not found.is_permanent
+    assert refused([Warned("BackoffLimitExceeded", words, NOW)]) is None
