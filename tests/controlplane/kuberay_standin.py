@@ -52,14 +52,14 @@ class KubeRayStandIn:
         return int(cluster["spec"]["workerGroupSpecs"][0]["replicas"])
 
     def awaits_its_submitter(self, name: str) -> Object:
-        """The cluster is up, and KubeRay has made the Job whose pod brings it the Ray job."""
+        """The head is ready, and KubeRay has made the Job whose pod brings it the Ray job."""
         self.initializes(name)
-        cluster = {"state": "ready", "head": {"podName": f"{name}-head"}}
-        return self.says(name, jobDeploymentStatus="Running", jobStatus="PENDING", rayClusterStatus=cluster)
+        return self.says(name, jobDeploymentStatus="Running", rayClusterStatus={"head": {"podName": f"{name}-head"}})
 
     def runs(self, name: str) -> Object:
         """From the cluster coming up to the Ray job running."""
         self.awaits_its_submitter(name)
+        self.says(name, jobStatus="PENDING", rayClusterStatus={"state": "ready"})
         return self.says(name, jobStatus="RUNNING", message="Job is currently running.", dashboardURL=f"{name}:8265")
 
     def ends(self, name: str, job_status: str, deployment: str, **more: Any) -> Object:

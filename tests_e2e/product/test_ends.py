@@ -24,7 +24,6 @@ def test_a_job_deleted_in_mid_run_is_gone_in_30_seconds_with_all_its_pods(namesp
     assert not (output / "model.safetensors").exists()
 
 
-@pytest.mark.core
 def test_a_namespace_goes_even_when_the_operator_is_gone(world: World, namespace: Namespace) -> None:
     job = namespace.apply(long_job("orphan", epochs=500))
     job.await_epoch(1)

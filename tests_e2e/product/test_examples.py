@@ -19,6 +19,8 @@ IMAGES = 1000
 """Of Fashion-MNIST's 60,000: the manifest is tried, not the patience."""
 ALL_WITHIN_S = 1500.0
 GPU = "nvidia.com/gpu"
+CORE = ("lp-ft", "manifest")
+"""Two heads find room at once; digits.yaml has a test of its own."""
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 
 
@@ -43,7 +45,14 @@ def crowd(world: World, request: pytest.FixtureRequest) -> Iterator[Namespace]:
     namespace.delete()
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not needs_gpus(file)], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.core] if file.stem in CORE else [])
+        for file in FILES
+        if not needs_gpus(file)
+    ],
+)
 def test_an_example_trains_to_its_end(crowd: Namespace, file: Path) -> None:
     job = Job(crowd, file.stem)
     status = job.complete(ALL_WITHIN_S)
@@ -54,6 +63,7 @@ def test_an_example_trains_to_its_end(crowd: Namespace, file: Path) -> None:
     assert float(metrics["validation"]["accuracy"]) > 0.6
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("file", [file for file in FILES if needs_gpus(file)], ids=lambda file: file.stem)
 def test_an_example_for_gpus_gets_one_on_each_node(world: World, namespace: Namespace, file: Path) -> None:
     """The nodes only say that they have GPUs, so that placement is all that can be seen."""

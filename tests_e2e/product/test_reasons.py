@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from hack.kube.controlplane import eventually
+from hack.kube.cluster.images import PAUSE
+from hack.kube.controlplane import ControlPlaneError, eventually
 from tests_e2e.product.measured import Measured
-from tests_e2e.product.world import ASKS_EVERY_S, Job, Namespace, example
+from tests_e2e.product.watching import CheckpointWatch, trained_once
+from tests_e2e.product.world import ASKS_EVERY_S, SLOT, Job, Namespace, World, example, long_job
 
 SAID_WITHIN_S = 30.0
 ABSENT = "localhost/nobody/nothing:1"
@@ -64,9 +67,7 @@ def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namesp
     assert "small" in job.incident("QuotaExceeded")["message"]
 
 
-def test_a_quota_that_refuses_only_the_submitter_is_said_30_seconds_after_the_cluster_is_up(
-    namespace: Namespace, measured: Measured
-) -> None:
+def test_a_quota_that_refuses_only_the_submitter_is_said_30_seconds(namespace: Namespace, measured: Measured) -> None:
     """KubeRay says nothing of it: the pod is its Job's, made once head and worker are ready."""
     set_quota(namespace, pods="2")
     job = namespace.apply(named("no-submitter"))
@@ -82,40 +83,63 @@ def is_up(job: Job) -> bool:
     return bool(job.namespace.get("jobs")["items"])
 
 
-TOO_LITTLE = {"200Mi": ("Error", "ContainerCrashLoopBackOff"), "360Mi": ("OOMKilled", "ContainerOOMKilled")}
-"""Memory that Ray refuses to begin with, and memory that it begins with and does not get along with."""
+def memory(limit: str) -> dict[str, Any]:
+    """Workers that get so much memory."""
+    return {"resources": {"requests": {"memory": limit}, "limits": {"memory": limit}}}
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("memory", TOO_LITTLE)
-def test_a_worker_with_too_little_memory_is_named_in_30_seconds(
-    namespace: Namespace, measured: Measured, memory: str
+def test_a_worker_with_less_memory_than_ray_begins_with_is_named_in_30_seconds(
+    namespace: Namespace, measured: Measured
 ) -> None:
-    how, reason = TOO_LITTLE[memory]
-    resources = {"requests": {"memory": memory}, "limits": {"memory": memory}}
-    job = namespace.apply(named("greedy", workers={"resources": resources}))
+    job = namespace.apply(named("greedy", workers=memory("200Mi")))
     ended: list[float] = []
 
     def has_ended() -> bool:
-        ended.extend(ended_at(pod, how) for pod in job.pods("worker"))
+        ended.extend(failed_at(pod) for pod in job.pods("worker"))
         return any(ended)
 
-    eventually(has_ended, f"no worker ended by {how}", STARTS_WITHIN_S, ASKS_EVERY_S)
+    eventually(has_ended, "no worker ended", STARTS_WITHIN_S, ASKS_EVERY_S)
+    reason = "ContainerCrashLoopBackOff"
     measured(f"{reason} in status", await_reason(job, reason, max(ended)))
-    if reason == "ContainerCrashLoopBackOff":
-        assert "object store memory" in job.incident(reason)["log"]
+    assert "object store memory" in job.incident(reason)["log"]
 
 
-def ended_at(pod: dict[str, Any], how: str) -> float:
-    """When a container of the pod ended in a certain way; 0 when none did."""
+def failed_at(pod: dict[str, Any]) -> float:
+    """When a container of the pod ended in an error; 0 when none did."""
     for status in pod.get("status", {}).get("containerStatuses", []):
         for state in (status.get("state", {}), status.get("lastState", {})):
-            if state.get("terminated", {}).get("reason") == how:
+            if state.get("terminated", {}).get("reason") == "Error":
                 return datetime.fromisoformat(state["terminated"]["finishedAt"]).timestamp()
     return 0.0
 
 
-@pytest.mark.core
+def test_a_job_whose_workers_have_too_little_memory_to_train_says_so(namespace: Namespace) -> None:
+    """Ray ends a worker before the kernel has to, so that no container is killed."""
+    job = namespace.apply(named("greedy", workers=memory("360Mi"), backoffLimit=0))
+    eventually(job.has_ended, "it does not end", STARTS_WITHIN_S, ASKS_EVERY_S)
+    assert "the last one: OutOfMemory: " in job.condition("Failed")["message"], job.condition("Failed")
+
+
+def test_a_worker_whose_container_the_kernel_kills_for_memory_is_named_in_30_seconds(
+    namespace: Namespace, measured: Measured
+) -> None:
+    job = namespace.apply(named("greedy", workers=memory("1536Mi"), unfreezing=ENDLESS))
+    job.await_epoch(1)
+    (worker,) = job.pods("worker")
+    use_up_memory(job, worker["metadata"]["name"])
+    measured("ContainerOOMKilled in status", await_reason(job, "ContainerOOMKilled", time.time()))
+
+
+USE_UP_MEMORY = "echo 1000 > /proc/1/oom_score_adj; exec python3 -c \"x = b'x' * (4 << 30)\""
+"""Of all that is in the container the kernel then takes its first process."""
+
+
+def use_up_memory(job: Job, pod: str) -> None:
+    with pytest.raises(ControlPlaneError):
+        job.namespace.kubectl("exec", pod, "-n", job.namespace.name, "--", "sh", "-c", USE_UP_MEMORY)
+
+
 def test_a_job_past_its_deadlines_fails_in_30_seconds_and_says_what_it_waited_for(
     namespace: Namespace, measured: Measured
 ) -> None:
@@ -136,3 +160,54 @@ def test_a_job_past_its_deadlines_fails_in_30_seconds_and_says_what_it_waited_fo
 
 
 ENDLESS = {"strategy": "Full", "stage": {"maxEpochs": 500, "patience": 500}}
+
+
+URGENT = "urgent"
+
+
+@pytest.fixture
+def urgent(world: World) -> Iterator[None]:
+    """A class of pods that come before ours."""
+    world.apply(
+        {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": URGENT}, "value": 1000}
+    )
+    yield
+    world.kubectl("delete", "priorityclass", URGENT)
+
+
+@pytest.mark.usefixtures("urgent")
+def test_a_worker_that_must_make_room_for_a_more_important_pod_is_preempted_and_the_job_goes_on(
+    namespace: Namespace, measured: Measured
+) -> None:
+    job = namespace.apply(long_job("pushed", epochs=14))
+    with CheckpointWatch(job.output) as watch:
+        job.await_epoch(2)
+        namespace.world.apply(urgent_pod(namespace.name))
+        measured("Preempted in status", await_reason(job, "Preempted", time.time()))
+        namespace.kubectl("delete", "pod", URGENT, "-n", namespace.name, "--grace-period=0", "--force")
+        status = job.complete()
+    assert trained_once(watch, job)
+    assert status["attempts"]["current"] == 1
+
+
+def urgent_pod(namespace: str) -> dict[str, Any]:
+    """A pod that wants the slot of a node, which has no other."""
+    security = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": "pause",
+        "image": PAUSE,
+        "imagePullPolicy": "Never",
+        "securityContext": security,
+        "resources": {"requests": {SLOT: "1"}, "limits": {SLOT: "1"}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": URGENT, "namespace": namespace},
+        "spec": {"priorityClassName": URGENT, "containers": [container]},
+    }

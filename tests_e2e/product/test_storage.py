@@ -15,7 +15,7 @@ SAID_WITHIN_S = 90.0
 @pytest.mark.core
 def test_a_full_disk_is_named_and_once_there_is_room_the_job_goes_on(namespace: Namespace) -> None:
     with SmallDisk(namespace.world, namespace.volume("models"), mebibytes=64) as disk:
-        job = namespace.apply(long_job("cramped", epochs=30))
+        job = namespace.apply(long_job("cramped", epochs=14))
         with CheckpointWatch(job.output) as watch:
             job.await_epoch(2)
             disk.fill()

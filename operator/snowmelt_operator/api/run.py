@@ -55,6 +55,8 @@ class Run:
     dashboard_url: str | None = None
     ray_cluster: str = ""
     """The RayCluster that runs it, where there is one."""
+    awaits_submission: bool = False
+    """The Ray cluster takes its job, and nobody has brought it yet."""
     stopping: bool = False
     """Its end was asked for, and is not reached."""
 
@@ -62,8 +64,3 @@ class Run:
     def is_active(self) -> bool:
         """Whether something runs or may start to."""
         return not self.phase.is_terminal
-
-    @property
-    def awaits_submission(self) -> bool:
-        """Whether the Ray cluster is up, and nobody has brought it its job yet."""
-        return self.phase is RunPhase.STARTING and self.cluster_ready and not self.stopping

@@ -70,6 +70,8 @@ class RayJob(OfAttempt):
             started_at=self.status.start_time,
             dashboard_url=self.status.dashboard_url,
             ray_cluster=self.status.ray_cluster_name,
+            # KubeRay makes the submitter's Job once the head is ready, whatever it says of the cluster as a whole.
+            awaits_submission=phase is RunPhase.STARTING and self.status.job_deployment_status == "Running",
             stopping=self.metadata.deletion_timestamp is not None,
         )
 

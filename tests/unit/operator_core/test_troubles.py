@@ -117,7 +117,7 @@ def test_a_job_that_trains_is_not_given_up_for_one_pods_sake(reason: Reason) -> 
 def test_a_cluster_that_is_up_is_looked_at_as_often_as_ever_until_somebody_submits() -> None:
     """That the submitter is refused stands in Events, which nobody brings."""
     old = under_way(active_for=200)
-    assert decide(seen(old, run(RunPhase.STARTING, cluster_ready=True))).recheck_after == timedelta(seconds=15)
+    assert decide(seen(old, run(RunPhase.STARTING, awaits_submission=True))).recheck_after == timedelta(seconds=15)
     assert decide(seen(old, run(RunPhase.STARTING))).recheck_after == timedelta(seconds=50)
 
 
