@@ -131,8 +131,12 @@ def test_a_worker_whose_container_the_kernel_kills_for_memory_is_named_in_30_sec
     measured("ContainerOOMKilled in status", await_reason(job, "ContainerOOMKilled", time.time()))
 
 
-USE_UP_MEMORY = "echo 1000 > /proc/1/oom_score_adj; exec python3 -c \"x = b'x' * (4 << 30)\""
-"""Of all that is in the container the kernel then takes its first process."""
+USE_UP_MEMORY = """
+echo 1000 > /proc/1/oom_score_adj
+for _ in $(seq 60); do (head -c 40M /dev/zero; sleep 60) | tail -c 40M > /dev/null & done
+wait
+"""
+"""In many small bites, so that the kernel takes the first process of the container and not the one that bites."""
 
 
 def use_up_memory(job: Job, pod: str) -> None:
