@@ -19,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Much of a test is waiting for a Ray or an API server to start, so two at a time pay even on two cores.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage images e2e e2e-core cluster-up cluster-down clean
+.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage images e2e e2e-core e2e-inputs cluster-up cluster-down clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,10 +78,17 @@ bench-stage: setup ## one stage at each cut against a plain loop, in turns; writ
 images: setup ## the operator's and the trainer's image, with buildah (IMAGES_ARGS="--base IMAGE" to choose the base)
 	$(BIN)/python -m hack.images $(IMAGES_ARGS)
 
-e2e: setup ## everything on a real cluster, faults and all (Linux, root; up to 90 minutes)
+# Built first, so that one sees it: the first time this takes a quarter of an hour, which no test's time limit is for.
+e2e-inputs: setup
+	$(BIN)/python -m hack.kube cluster-check
+	$(BIN)/python -m hack.kube cluster-binaries
+	$(BIN)/python -m hack.kube helm
+	$(BIN)/python -m hack.images
+
+e2e: e2e-inputs ## everything on a real cluster, faults and all (Linux, root; up to 90 minutes)
 	$(BIN)/python -m pytest tests_e2e -m "not short" $(PYTEST_ARGS)
 
-e2e-core: setup ## the part of it that CI runs
+e2e-core: e2e-inputs ## the part of it that CI runs
 	$(BIN)/python -m pytest tests_e2e/product -m core $(PYTEST_ARGS)
 
 cluster-up: setup ## a real cluster of two nodes with KubeRay, from source (Linux, root)

@@ -9,7 +9,14 @@ import signal
 import sys
 from pathlib import Path
 
-from hack.kube.binaries import BinariesMissingError, find_binaries, find_helm, kuberay_crds
+from hack.kube.binaries import (
+    BinariesMissingError,
+    find_binaries,
+    find_cluster_binaries,
+    find_helm,
+    kuberay_config,
+    kuberay_crds,
+)
 from hack.kube.cluster.commands import add_commands
 from hack.kube.cluster.requirements import RequirementsError
 from hack.kube.controlplane import ControlPlane, ControlPlaneError
@@ -24,7 +31,7 @@ CANNOT = 3
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.kube", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run in {"binaries": binaries, "helm": helm, "up": up, "down": down, "env": env}.items():
+    for name, run in COMMANDS.items():
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.add_argument(
             "--directory", type=Path, default=REPOSITORY / "out" / "kube", help="where it lies (%(default)s)"
@@ -46,6 +53,12 @@ def binaries(_directory: Path) -> None:
     """Find or build everything a control plane and its tests need."""
     found = find_binaries()
     print(*(found.kube_apiserver, found.etcd, found.kubectl, *kuberay_crds()), sep="\n")
+
+
+def cluster_binaries(_directory: Path) -> None:
+    """Find or build everything that a whole cluster needs."""
+    found = find_cluster_binaries()
+    print(found.kubelet.parent, found.coredns, found.kuberay_operator, kuberay_config(), sep="\n")
 
 
 def helm(_directory: Path) -> None:
@@ -84,6 +97,16 @@ def env(directory: Path) -> None:
         raise ControlPlaneError(f"no control plane runs in {directory}: start one with `python -m hack.kube up`")
     print(f"export KUBECONFIG={directory / 'admin.kubeconfig'}")
     print(f"export PATH={find_binaries().kubectl.parent}:$PATH")
+
+
+COMMANDS = {
+    "binaries": binaries,
+    "cluster-binaries": cluster_binaries,
+    "helm": helm,
+    "up": up,
+    "down": down,
+    "env": env,
+}
 
 
 def _running(directory: Path) -> list[int]:

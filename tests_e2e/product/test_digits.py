@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ def test_digits_is_trained_by_two_pods_on_two_nodes_as_well_as_on_one_machine(
     namespace: Namespace, tmp_path: Path
 ) -> None:
     manifest = example("digits")
-    job = namespace.apply(manifest)
-    job.await_epoch(1)
-    workers = job.pods("worker")
-    assert len({pod["spec"]["nodeName"] for pod in workers}) == len(workers) == 2
-    status = job.complete()
-    model = job.output / "model.safetensors"
-    assert model.is_file()
-    here = _run_here(manifest, namespace, tmp_path)
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(_run_here, manifest, namespace, tmp_path)
+        job = namespace.apply(manifest)
+        job.await_epoch(1)
+        workers = job.pods("worker")
+        assert len({pod["spec"]["nodeName"] for pod in workers}) == len(workers) == 2
+        status = job.complete()
+        here = run.result()
+    assert (job.output / "model.safetensors").is_file()
     there = json.loads((job.output / "metrics.json").read_text())
     assert there["test"] == here["test"] == status["result"]["test"]
     assert there["validation"] == here["validation"]

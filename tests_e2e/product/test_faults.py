@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 
@@ -27,7 +28,8 @@ def pod_uids(job: Job) -> set[str]:
 def test_one_job_outlives_a_fault_of_each_kind(namespace: Namespace) -> None:
     """What the tests below do at length, one after the other in the life of one job."""
     world = namespace.world
-    job = namespace.apply(long_job("tried", epochs=90))
+    # A machine of two cores takes 1.5 to 4 s an epoch, and the faults up to the first lost pod take a minute.
+    job = namespace.apply(long_job("tried", epochs=32 * max(2, os.cpu_count() or 1)))
     with CheckpointWatch(job.output) as watch:
         faults.kill_operator(world)
         job.await_epoch(1)
