@@ -15,7 +15,7 @@ from tests_e2e.product.world import Job, Namespace, long_job
 
 SEED = 20261125
 REPLACED_WITHIN_S = 240.0
-SHORT_S = 15.0
+SHORT_S = 10.0
 """How long an outage lasts where there are many of them."""
 
 
