@@ -49,8 +49,8 @@ def await_workers(job: Job, number: int) -> None:
 
 
 def training_losses(job: Job) -> list[float]:
-    (file,) = job.output.glob(".snowmelt/*/history.jsonl")
-    return [json.loads(line)["trainLoss"] for line in file.read_text().splitlines()]
+    lines = (job.output / "history.jsonl").read_text().splitlines()
+    return [json.loads(line)["trainLoss"] for line in lines]
 
 
 def has_no_jump(losses: list[float]) -> bool:
