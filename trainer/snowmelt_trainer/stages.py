@@ -59,6 +59,11 @@ class Stage:
     solved: bool = False
     """Whether a solver is to find the head, where the network allows it."""
 
+    @property
+    def trains_everything(self) -> bool:
+        """Whether nothing is frozen."""
+        return self.trainable_parameters == self.total_parameters
+
 
 @dataclass(frozen=True)
 class _Draft:
@@ -151,7 +156,7 @@ def _matches(pattern: str, group: GroupInfo) -> bool:
 
 def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool) -> float:
     given = optimization.learning_rate
-    scale = optimization.batch_size / REFERENCE_BATCH
+    scale = (optimization.batch_size or REFERENCE_BATCH) / REFERENCE_BATCH
     if optimization.optimizer is OptimizerName.ADAMW:
         scale = math.sqrt(scale)
     rate = AUTOMATIC_RATE[optimization.optimizer] * scale if given is None else given

@@ -9,8 +9,11 @@ from torch import nn
 from snowmelt_trainer.backbones.types import LayerGroup
 
 
-def set_stage(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collection[str]) -> None:
-    """Makes the named layer groups the only ones that are trained, and puts the model in the mode for it.
+def set_stage(
+    model: nn.Module, groups: Sequence[LayerGroup], trainable: Collection[str], *, statistics: bool = True
+) -> None:
+    """Makes the named layer groups the only ones that are trained, and puts the model in the mode for it (see
+    `train_mode`).
 
     Raises:
         ValueError: when there is no group of a given name.
@@ -20,12 +23,14 @@ def set_stage(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collect
         parameter.requires_grad_(name in trained)
         if name not in trained:
             parameter.grad = None
-    train_mode(model, groups, trainable)
+    train_mode(model, groups, trainable, statistics=statistics)
 
 
-def train_mode(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collection[str]) -> None:
+def train_mode(
+    model: nn.Module, groups: Sequence[LayerGroup], trainable: Collection[str], *, statistics: bool = True
+) -> None:
     """Training mode for the named groups, evaluation mode for all else: what is frozen keeps its BatchNorm
-    statistics.
+    statistics. Without `statistics`, the named groups keep theirs too, and normalise with them.
 
     To be called again after every `model.eval()` and `model.train()`.
 
@@ -37,6 +42,10 @@ def train_mode(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collec
     for group in chosen:
         for name in group.modules:
             model.get_submodule(name).train()
+    if not statistics:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def changing_tensors(model: nn.Module, groups: Sequence[LayerGroup], trainable: Collection[str]) -> frozenset[str]:

@@ -103,3 +103,8 @@ class Backbone(Contract):
         if self.weights_from is not None or self.weights == catalog.FROM_SCRATCH:
             return None
         return self.weights or catalog.DEFAULT
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether nothing was learned before."""
+        return self.weights_from is None and self.weights == catalog.FROM_SCRATCH

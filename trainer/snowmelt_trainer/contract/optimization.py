@@ -103,12 +103,13 @@ class Regularization(Contract):
     """MixUp's alpha. Not supported yet."""
     cutmix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """CutMix's alpha. Not supported yet."""
-    ema: Share = 0.0
-    """Decay of an exponential moving average of the weights. Not supported yet."""
+    ema: Share | None = None
+    """Decay of an exponential moving average of the trained weights, which is what is evaluated and delivered; 0 turns
+    it off. Absent means chosen by Snowmelt, so that it averages over about one epoch."""
     l2sp: Annotated[float, Field(ge=0.0, le=10.0, alias="l2sp")] = 0.0
     """Strength of the pull towards the pretrained weights. Not supported yet."""
 
-    rules = (_off("mixup"), _off("cutmix"), _off("ema"), _off("l2sp"))
+    rules = (_off("mixup"), _off("cutmix"), _off("l2sp"))
 
 
 class Optimization(Contract):
@@ -123,8 +124,9 @@ class Optimization(Contract):
     """Each layer group's learning rate is that of the next group towards the output, times this."""
     schedule: Schedule = Schedule.ONE_CYCLE
     """How the learning rate changes over a stage."""
-    batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 256
-    """Images in one optimizer step, over all workers together."""
+    batch_size: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
+    """Images in one optimizer step, over all workers together. Absent means chosen by Snowmelt: 256, or fewer where the
+    training data would give less than sixteen steps an epoch."""
     precision: Precision = Precision.AUTO
     """The arithmetic of the forward and backward pass."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0

@@ -15,6 +15,24 @@ _PURPOSE = 2
 """Keeps this stream of random numbers apart from those of `splits` and `transforms`, which share the seed."""
 
 
+MOST_IN_A_STEP, FEWEST_IN_A_STEP, STEPS = 256, 32, 16
+"""The bounds of an automatic batch, and the steps an epoch that it leaves: a stage of few epochs over few images would
+otherwise end before its rate has risen and fallen."""
+
+
+def automatic_batch(samples: int, workers: int) -> int:
+    """The number of images in a step where the spec gives none: a power of two within the bounds, and of at least
+    eight images for each of the most `workers` there can be.
+
+    >>> automatic_batch(1250, 1), automatic_batch(60_000, 4), automatic_batch(100, 2)
+    (64, 256, 32)
+    """
+    batch = MOST_IN_A_STEP
+    while batch > FEWEST_IN_A_STEP and samples < STEPS * batch:
+        batch //= 2
+    return max(batch, 8 * workers)
+
+
 def epoch_order(samples: int, *, seed: int, stage: int, epoch: int) -> Ids:
     """The order in which an epoch visits the samples: a permutation, the same for any number of workers."""
     return np.random.default_rng((_PURPOSE, seed, stage, epoch)).permutation(samples)

@@ -96,7 +96,7 @@ class TrainingLoader:
     ) -> None:
         self.dataset = dataset
         self._samples = len(dataset)
-        self._seed, self._global_batch, self._rank, self._world = seed, global_batch, rank, world
+        self._seed, self.global_batch, self._rank, self._world = seed, global_batch, rank, world
         self._steps = _Steps()
         self._loader = _loader(dataset, self._steps, processes)
         self.processes: int = self._loader.num_workers
@@ -104,7 +104,7 @@ class TrainingLoader:
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch, the same on every worker."""
-        return steps_per_epoch(self._samples, self._global_batch)
+        return steps_per_epoch(self._samples, self.global_batch)
 
     def epoch(self, stage: int, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
         """The epoch's batches from `start_step` on; they depend on no earlier call. Raises RunError as `ImageDataset`
@@ -112,14 +112,14 @@ class TrainingLoader:
         """
         order = epoch_order(self._samples, seed=self._seed, stage=stage, epoch=epoch)
         steps = range(start_step, self.steps)
-        shares = (shard(order, step, self._global_batch, self._rank, self._world) for step in steps)
+        shares = (shard(order, step, self.global_batch, self._rank, self._world) for step in steps)
         return self.load([[Draw(i, stage, epoch) for i in share.tolist()] for share in shares])
 
     def owned(self, stage: int, epoch: int, *, start_step: int, at_least: int) -> list[Ids]:
         """The samples of each step from `start_step` on, divided as `owned_shard` has it instead; nothing is loaded."""
         order = epoch_order(self._samples, seed=self._seed, stage=stage, epoch=epoch)
         return [
-            owned_shard(order, step, self._global_batch, self._rank, self._world, at_least=at_least)
+            owned_shard(order, step, self.global_batch, self._rank, self._world, at_least=at_least)
             for step in range(start_step, self.steps)
         ]
 

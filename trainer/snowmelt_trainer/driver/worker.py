@@ -19,6 +19,7 @@ from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import DataStatus, Metrics, Progress
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.data.batches import automatic_batch
 from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, TrainingLoader, loader_processes
 from snowmelt_trainer.data.samples import SampleSet, TargetData
 from snowmelt_trainer.data.transforms import View, resolve
@@ -145,15 +146,16 @@ def build_rig(
     Raises:
         RunError: InvalidConfig, when a step would leave a worker too few images.
     """
+    batch = config.optimization.batch_size or automatic_batch(len(data.train), config.workers.most)
     plan = plan_stages(
         config.unfreezing,
-        config.optimization,
+        config.optimization.model_copy(update={"batch_size": batch}),
         [GroupInfo(group.name, group.parameter_count, group.modules) for group in backbone.groups],
     )
     train_loader = TrainingLoader(
         ImageDataset(data.train, _view(config, backbone, resolve(config.data.augmentation, len(data.train)))),
         seed=config.optimization.seed,
-        global_batch=config.optimization.batch_size,
+        global_batch=batch,
         rank=world.rank,
         world=world.size,
         processes=loader_processes(config.workers.cpus),
@@ -201,7 +203,7 @@ def _require_enough_images(rig: Rig) -> None:
     if fewest < needed:
         raise RunError(
             Reason.INVALID_CONFIG,
-            f"spec.optimization.batchSize {rig.config.optimization.batch_size} over {workers} workers and "
+            f"spec.optimization.batchSize {rig.train.global_batch} over {workers} workers and "
             f"{rig.samples} training images leaves a worker {fewest} images in a step, and it needs {needed}: "
             f"raise batchSize or lower spec.workers.{'elastic.max' if rig.config.workers.elastic else 'replicas'}",
         )
@@ -210,10 +212,10 @@ def _require_enough_images(rig: Rig) -> None:
 def _evaluation_loader(
     config: RunConfig, samples: SampleSet, world: World, backbone: BuiltBackbone
 ) -> EvaluationLoader:
-    share = max(1, config.optimization.batch_size // world.size)
+    share = (config.optimization.batch_size or MAX_EVALUATION_BATCH) // world.size
     return EvaluationLoader(
         ImageDataset(samples, _view(config, backbone, Augmentation.NONE)),
-        batch=min(share, MAX_EVALUATION_BATCH),
+        batch=max(1, min(share, MAX_EVALUATION_BATCH)),
         rank=world.rank,
         world=world.size,
         processes=loader_processes(config.workers.cpus),

@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,14 +222,18 @@ def unpack_model(model: torch.nn.Module, data: bytes) -> None:
     load_state(model, load_tensors(data))
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> bytes:
-    """The optimizer's state: tensors and numbers only."""
+def pack_optimizer(optimizer: torch.optim.Optimizer, last_step: Mapping[str, torch.Tensor]) -> bytes:
+    """The optimizer's state, and the weights that it goes on from where the model holds their average: tensors and
+    numbers only."""
     buffer = io.BytesIO()
-    torch.save(optimizer.state_dict(), buffer)
+    torch.save({"optimizer": optimizer.state_dict(), "lastStep": dict(last_step)}, buffer)
     return buffer.getvalue()
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, data: bytes) -> None:
-    """Loads what `pack_optimizer` packed into an optimizer over the same parameter groups."""
-    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
-    optimizer.load_state_dict(state)
+def unpack_optimizer(optimizer: torch.optim.Optimizer, data: bytes) -> dict[str, torch.Tensor]:
+    """Loads what `pack_optimizer` packed into an optimizer over the same parameter groups; gives the weights that it
+    goes on from."""
+    packed: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    optimizer.load_state_dict(packed["optimizer"])
+    last_step: dict[str, torch.Tensor] = packed["lastStep"]
+    return last_step

@@ -124,4 +124,9 @@ class Rig:
 
     def images_in(self, step: int) -> int:
         """Images in step `step` of any epoch, over all workers."""
-        return len(global_step(np.arange(self.samples), step, self.config.optimization.batch_size))
+        return len(global_step(np.arange(self.samples), step, self.train.global_batch))
+
+    def adapts_statistics(self, stage: Stage) -> bool:
+        """Whether BatchNorm in the trained layers normalises by the batch. Pretrained statistics are kept as long as
+        the layers beneath, which feed them, are frozen: what they were taken from has not changed."""
+        return self.config.backbone.from_scratch or stage.trains_everything

@@ -18,6 +18,7 @@ from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
+from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay
 from snowmelt_trainer.training.checkpoint import Frozen, checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.evaluate import evaluate
@@ -53,7 +54,8 @@ class StageTraining:
         self.rig, self.state = rig, state
         self.stage = rig.plan[state.stage]
         optimization = rig.config.optimization
-        set_stage(rig.model, rig.groups, self.stage.trainable)
+        self.adapts = rig.adapts_statistics(self.stage)
+        set_stage(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
         first = min(index for index, group in enumerate(rig.groups) if group.name in self.stage.trainable)
         cut = split_at(rig.model, rig.groups, first)
         if cut.reason:
@@ -65,8 +67,9 @@ class StageTraining:
             parameter_groups(rig.model, rig.groups, self.stage, optimization.regularization.weight_decay),
             rig.world.device,
         )
+        self.average = self._averaged()
         if optimizer_state:
-            unpack_optimizer(self.optimizer, optimizer_state)
+            self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.total_steps = self.stage.max_epochs * rig.train.steps
@@ -109,6 +112,13 @@ class StageTraining:
             tick=(lambda: rig.reporter.tick(self.state)) if rig.world.leads else (lambda: None),
         )
 
+    def _averaged(self) -> AveragedWeights:
+        """A solved head is no walk about a minimum: there is nothing to average."""
+        rig = self.rig
+        decay = chosen_decay(rig.config.optimization.regularization.ema, rig.train.steps)
+        trained = {name: one for name, one in rig.model.named_parameters() if one.requires_grad}
+        return AveragedWeights(trained, 0.0 if self.solver else decay)
+
     def _replicated(self, suffix: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.rig.world.size == 1:
             return suffix
@@ -147,7 +157,7 @@ class StageTraining:
 
     def _train_epoch(self) -> None:
         rig, state = self.rig, self.state
-        train_mode(rig.model, rig.groups, self.stage.trainable)
+        train_mode(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
         self.loss.fill_(state.loss_sum if rig.world.leads else 0.0)
         every = rig.config.optimization.checkpoint_every_steps
         self._timed_from = rig.clock()
@@ -195,6 +205,7 @@ class StageTraining:
         nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update()
         self.loss += loss.detach()
 
     def _count(self, steps: int, samples: int) -> None:
@@ -231,13 +242,17 @@ class StageTraining:
     def _checkpoint_within_epoch(self) -> None:
         total = self._loss_sum()
         average_buffers(self.rig.model, self.rig.world)
-        self._write(self.state.model_copy(update={"loss_sum": total}))
+        with self.average.in_place():
+            self._write(self.state.model_copy(update={"loss_sum": total}))
 
     def _finish_epoch(self) -> None:
-        rig, stage = self.rig, self.stage
         total = self._loss_sum()
-        average_buffers(rig.model, rig.world)
-        counts = self._evaluate()
+        average_buffers(self.rig.model, self.rig.world)
+        with self.average.in_place():
+            self._conclude_epoch(total, self._evaluate())
+
+    def _conclude_epoch(self, total: float, counts: Counts) -> None:
+        rig, stage = self.rig, self.stage
         now = rig.clock()
         spent, self._timed_from = now - self._timed_from, now
         before = self.state.model_copy(update={"stage_seconds": self.state.stage_seconds + spent})
@@ -287,6 +302,6 @@ class StageTraining:
             return
         name = checkpoint_name(state.stage + 1, state.epoch, state.step)
         model = pack_model(self.rig.model, self.changing)
-        self.rig.store.write(name, model, pack_optimizer(self.optimizer), state, self.frozen)
+        self.rig.store.write(name, model, pack_optimizer(self.optimizer, self.average.last_step()), state, self.frozen)
         self.rig.requests.written()
         self.rig.reporter.kept(state)

@@ -190,7 +190,7 @@ def _views(rig: Rig, made_by: keys.Prefix, origin: int | None, number_of_views: 
     images are plain, too."""
     train = rig.train.dataset
     own = _own(len(train), rig.world)
-    size = max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, rig.config.optimization.batch_size // rig.world.size))
+    size = max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, rig.train.global_batch // rig.world.size))
     chunks = tuple(own[start : start + size] for start in range(0, len(own), size))
     content = content_of(train.samples)
 
