@@ -20,6 +20,7 @@ from bench.peers.looking import Split, accuracy_on, opened, recorder
 from bench.peers.protocol import Column, Setting, Trial
 from bench.peers.record import Budget
 from bench.tasks.task import Task
+from snowmelt_trainer.backbones.network import build_skeleton
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.precision import choose_precision
@@ -42,7 +43,7 @@ def carry_out(order: Order) -> dict[str, Any]:
     """Trains, tests, and returns all that was measured."""
     torch.set_num_threads(order.threads)
     task = Task(**order.task | {"root": Path(order.task["root"]), "weights": _path(order.task["weights"])})
-    one, setting = contender(order.contender), setting_of(order)
+    one, setting = contender(order.contender), setting_of(order, task)
     began = time.monotonic()
     fit = one.load()
     imported = time.monotonic()
@@ -74,10 +75,11 @@ def outcome(order: Order) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def setting_of(order: Order) -> Setting:
+def setting_of(order: Order, task: Task) -> Setting:
     """Float32 and torch's own format, or what our trainer chooses on this machine."""
     matched = order.column is Column.MATCHED
-    chosen = choose_precision(Precision.AUTO, World()) is Precision.BFLOAT16
+    model = build_skeleton(task.architecture, num_classes=len(task.classes), image_size=task.image_size)
+    chosen = choose_precision(Precision.AUTO, World(), model) is Precision.BFLOAT16
     return Setting(order.column, order.threads, bfloat16=matched and chosen, channels_last=matched)
 
 

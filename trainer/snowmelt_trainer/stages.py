@@ -59,12 +59,6 @@ class Stage:
     solved: bool = False
     """Whether a solver is to find the head, where the network allows it."""
 
-    @property
-    def trains_everything(self) -> bool:
-        """Whether nothing is frozen."""
-        return self.trainable_parameters == self.total_parameters
-
-
 @dataclass(frozen=True)
 class _Draft:
     """A stage before it knows its place: indices of the trained groups, and what the spec says of this stage

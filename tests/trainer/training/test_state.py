@@ -38,6 +38,19 @@ def test_a_stage_ends_after_as_many_stale_epochs_as_patience_allows() -> None:
     assert trained(counts(50), counts(40), counts(60), counts(60), counts(59)).ended is StageEnd.PLATEAU
 
 
+def test_an_epoch_while_the_rate_still_rises_is_not_counted_by_patience() -> None:
+    def ended_after(*rising: bool) -> StageEnd | None:
+        state = trained(counts(50))
+        for now in rising:
+            state = after_epoch(
+                state, counts(40), limits=LIMITS, max_epochs=10, target=None, checkpoint="c", rising=now
+            )
+        return state.ended
+
+    assert ended_after(True, True, True, False) is None
+    assert ended_after(True, False, False) is StageEnd.PLATEAU
+
+
 def test_an_improvement_below_min_delta_counts_as_none() -> None:
     limits = StageLimits(max_epochs=10, patience=1, min_delta=0.02)
     assert trained(counts(50), counts(53), limits=limits).ended is None

@@ -82,10 +82,10 @@ def test_every_problem_is_told_at_once() -> None:
 
 
 def test_two_broken_rules_of_one_object_are_two_problems() -> None:
-    lines = told(job(optimization={"regularization": {"mixup": 0.1, "ema": 0.5}}))
+    lines = told(job(optimization={"regularization": {"mixup": 0.1, "l2sp": 0.5}}))
     assert [line.partition(":")[0] for line in lines] == [
         "spec.optimization.regularization.mixup",
-        "spec.optimization.regularization.ema",
+        "spec.optimization.regularization.l2sp",
     ]
 
 

@@ -30,7 +30,7 @@ class Schedule(StrEnum):
 
 class Precision(StrEnum):
     AUTO = "Auto"
-    """BFloat16 on hardware that computes it natively, else Float32."""
+    """BFloat16 on hardware that computes it natively and fast for this network, else Float32."""
     FLOAT32 = "Float32"
     """Single precision throughout."""
     BFLOAT16 = "BFloat16"

@@ -47,9 +47,10 @@ class Metric(StrEnum):
 
 class FrozenBatchNorm(StrEnum):
     EVAL = "Eval"
-    """Frozen BatchNorm layers normalise with, and keep, their pretrained statistics."""
+    """BatchNorm layers normalise with, and keep, their pretrained statistics, in trained layers, too; a network that is
+    trained from scratch adapts them."""
     TRAIN = "Train"
-    """Frozen BatchNorm layers go on adapting their statistics. Not supported yet."""
+    """BatchNorm layers go on adapting their statistics. Not supported yet."""
 
 
 class Target(Contract):
@@ -90,7 +91,8 @@ class StageLimits(Contract):
     max_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Most epochs in one stage."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
-    """Epochs without improvement of the validation metric after which the stage ends."""
+    """Epochs without improvement of the validation metric after which the stage ends, not counting those in which
+    OneCycle's learning rate still rises."""
     min_delta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """By how much the metric must improve to count as an improvement."""
 
@@ -122,7 +124,7 @@ class Unfreezing(Contract):
     stages: Annotated[tuple[CustomStage, ...], Field(max_length=64)] = ()
     """The stages of strategy Custom, in order."""
     batch_norm: FrozenBatchNorm = FrozenBatchNorm.EVAL
-    """What BatchNorm does in frozen layers."""
+    """What BatchNorm does with its statistics."""
 
     rules = (
         Rule(

@@ -32,7 +32,7 @@ from snowmelt_trainer.stages import GroupInfo, plan_stages
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.evaluate import evaluate
-from snowmelt_trainer.training.precision import choose_precision
+from snowmelt_trainer.training.precision import choose_precision, place_model
 from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.rig import MAX_WARNING, MAX_WARNINGS, Reporter, Rig
 from snowmelt_trainer.training.state import RunState, as_metrics, deciding_metric
@@ -96,7 +96,7 @@ def fine_tune(
         volumes_root=config.volumes_root,
         image_size=config.data.image_size,
     )
-    backbone.model.to(world.device)
+    place_model(backbone.model, world.device)
     rig = replace(build_rig(config, data, world, send, backbone), requests=requests or CheckpointRequests())
     walked = walk(rig)
     test: Metrics = {}
@@ -185,7 +185,7 @@ def build_rig(
         train=train_loader,
         validation=_evaluation_loader(config, data.validation, world, backbone),
         world=world,
-        precision=choose_precision(config.optimization.precision, world),
+        precision=choose_precision(config.optimization.precision, world, backbone.model),
         fingerprint=fingerprint(config),
         store=CheckpointStore(Layout.of(config).checkpoints),
         reporter=reporter,
@@ -195,11 +195,11 @@ def build_rig(
 
 
 def _require_enough_images(rig: Rig) -> None:
-    """Each worker needs an image in every step, and two where BatchNorm computes statistics over them."""
+    """Each worker needs an image in every step, and two where BatchNorm adapts its statistics to them."""
     workers = rig.config.workers.most
     fewest = min(rig.images_in(step) for step in range(rig.train.steps)) // workers
     has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in rig.model.modules())
-    needed = 2 if has_batch_norm else 1
+    needed = 2 if has_batch_norm and rig.adapts_statistics else 1
     if fewest < needed:
         raise RunError(
             Reason.INVALID_CONFIG,

@@ -14,7 +14,7 @@ from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.precision import autocast
+from snowmelt_trainer.training.precision import autocast, place
 
 
 @torch.inference_mode()
@@ -32,7 +32,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, classes: int, world:
     for images, targets, _ in batches:
         labels = targets.to(world.device, non_blocking=True)
         with autocast(precision, world.device):
-            logits = model(images.to(world.device, non_blocking=True))
+            logits = model(place(images, world.device))
         loss += functional.cross_entropy(logits.float(), labels, reduction="none").double().sum()
         total += torch.bincount(labels, minlength=classes)
         correct += torch.bincount(labels[logits.argmax(dim=1) == labels], minlength=classes)

@@ -28,10 +28,19 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
     """
     if schedule is Schedule.CONSTANT:
         return 1.0
-    rise = int(WARM_UP * total) if schedule is Schedule.ONE_CYCLE else 0
+    rise = _rise(schedule, total)
     if step < rise:
         return _cosine(FIRST, 1.0, step / rise)
     return _cosine(1.0, LAST, (step - rise) / max(1, total - 1 - rise))
+
+
+def rising(schedule: Schedule, steps: int, total: int) -> bool:
+    """Whether the rate has not reached its peak after `steps` of `total` optimizer steps."""
+    return steps < _rise(schedule, total)
+
+
+def _rise(schedule: Schedule, total: int) -> int:
+    return int(WARM_UP * total) if schedule is Schedule.ONE_CYCLE else 0
 
 
 def _cosine(start: float, end: float, share: float) -> float:

@@ -126,7 +126,9 @@ class Rig:
         """Images in step `step` of any epoch, over all workers."""
         return len(global_step(np.arange(self.samples), step, self.train.global_batch))
 
-    def adapts_statistics(self, stage: Stage) -> bool:
-        """Whether BatchNorm in the trained layers normalises by the batch. Pretrained statistics are kept as long as
-        the layers beneath, which feed them, are frozen: what they were taken from has not changed."""
-        return self.config.backbone.from_scratch or stage.trains_everything
+    @property
+    def adapts_statistics(self) -> bool:
+        """Whether BatchNorm in trained layers normalises by the batch and goes on counting. What was learned in
+        pretraining is kept instead: images in a step are few and those of one worker fewer, and weights that are
+        opened move less when what normalises them stands still."""
+        return self.config.backbone.from_scratch

@@ -24,8 +24,8 @@ from snowmelt_trainer.training.distributed import agreed_digests, average_buffer
 from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, set_rate
-from snowmelt_trainer.training.precision import autocast
+from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, rising, set_rate
+from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.seeding import seed_dropout
 from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_second
@@ -54,8 +54,7 @@ class StageTraining:
         self.rig, self.state = rig, state
         self.stage = rig.plan[state.stage]
         optimization = rig.config.optimization
-        self.adapts = rig.adapts_statistics(self.stage)
-        set_stage(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
+        set_stage(rig.model, rig.groups, self.stage.trainable, statistics=rig.adapts_statistics)
         first = min(index for index, group in enumerate(rig.groups) if group.name in self.stage.trainable)
         cut = split_at(rig.model, rig.groups, first)
         if cut.reason:
@@ -72,6 +71,7 @@ class StageTraining:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
+        self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
         self.loss = torch.zeros((), dtype=torch.float64, device=rig.world.device)
         self.changing = changing_tensors(rig.model, rig.groups, self.stage.trainable)
@@ -157,7 +157,7 @@ class StageTraining:
 
     def _train_epoch(self) -> None:
         rig, state = self.rig, self.state
-        train_mode(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
+        train_mode(rig.model, rig.groups, self.stage.trainable, statistics=rig.adapts_statistics)
         self.loss.fill_(state.loss_sum if rig.world.leads else 0.0)
         every = rig.config.optimization.checkpoint_every_steps
         self._timed_from = rig.clock()
@@ -189,11 +189,9 @@ class StageTraining:
     def _step(self, step: int, batch: Batch) -> None:
         rig, state = self.rig, self.state
         device, optimization = rig.world.device, rig.config.optimization
-        inputs, labels = batch[0].to(device, non_blocking=True), batch[1].to(device, non_blocking=True)
+        inputs, labels = place(batch[0], device), batch[1].to(device, non_blocking=True)
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
-        set_rate(
-            self.optimizer, rate_factor(optimization.schedule, state.epoch * rig.train.steps + step, self.total_steps)
-        )
+        set_rate(self.optimizer, rate_factor(self.schedule, state.epoch * rig.train.steps + step, self.total_steps))
         with autocast(rig.precision, device):
             logits = self.network(self.cut.features(inputs) if self.cache is None else inputs)
         loss = functional.cross_entropy(
@@ -265,6 +263,8 @@ class StageTraining:
             max_epochs=stage.max_epochs,
             target=unfreezing.target,
             checkpoint=name,
+            rising=self.solver is None
+            and rising(self.schedule, (before.epoch + 1) * rig.train.steps, self.total_steps),
         )
         record = Epoch(
             stage=state.stage + 1,

@@ -15,7 +15,7 @@ from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.data.transforms import Draw
 from snowmelt_trainer.training.activations.rows import Rows
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.precision import autocast
+from snowmelt_trainer.training.precision import autocast, place
 
 Load = Callable[[Sequence[Sequence[int | Draw]]], Iterator[Batch]]
 CHECKED = 4
@@ -41,7 +41,7 @@ class Prefix:
     def __call__(self, images: Tensor) -> Tensor:
         """Its output, in whatever precision the suffix would have got it, on this worker's device."""
         with autocast(self.precision, self.world.device):
-            features: Tensor = self.module(images.to(self.world.device, non_blocking=True))
+            features: Tensor = self.module(place(images, self.world.device))
         return features
 
 
