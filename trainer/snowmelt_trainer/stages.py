@@ -59,6 +59,7 @@ class Stage:
     solved: bool = False
     """Whether a solver is to find the head, where the network allows it."""
 
+
 @dataclass(frozen=True)
 class _Draft:
     """A stage before it knows its place: indices of the trained groups, and what the spec says of this stage

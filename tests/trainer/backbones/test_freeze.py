@@ -72,6 +72,14 @@ def test_frozen_batch_norm_and_dropout_are_off_and_trained_ones_on() -> None:
     assert "classifier.2" not in on
 
 
+def test_pretrained_statistics_are_kept_in_trained_layers_too_where_that_is_asked_for() -> None:
+    built = from_scratch("resnet18", image_size=32)
+    train_mode(built.model, built.groups, ["layer4", "head"], statistics=False)
+    on = {name for name, module in built.model.named_modules() if module.training}
+    assert "layer4.0.conv1" in on
+    assert not any(isinstance(built.model.get_submodule(name), nn.BatchNorm2d) for name in on)
+
+
 def test_an_unknown_group_is_an_error() -> None:
     built = from_scratch("resnet18", image_size=32)
     with pytest.raises(ValueError, match="no layer group is named layer9"):

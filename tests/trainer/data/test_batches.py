@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snowmelt_trainer.data.batches import (
+    automatic_batch,
     epoch_order,
     evaluation_shard,
     global_step,
@@ -109,3 +110,18 @@ def test_a_sample_goes_to_the_same_worker_in_every_epoch_where_no_worker_is_shor
         for rank in range(world):
             share = owned_shard(order, 0, 64, rank, world, at_least=0)
             assert (owners(share, world) == rank).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch"), [(180, 32), (900, 32), (1250, 64), (2100, 128), (4096, 256), (60_000, 256)]
+)
+def test_an_automatic_batch_leaves_a_small_data_set_enough_steps(samples: int, batch: int) -> None:
+    assert automatic_batch(samples, workers=1) == batch
+
+
+@given(samples=st.integers(1, 100_000), world=st.integers(1, 64))
+def test_an_automatic_batch_gives_each_worker_something_to_do(samples: int, world: int) -> None:
+    batch = automatic_batch(samples, world)
+    assert batch >= 8 * world
+    assert batch == 8 * world or 32 <= batch <= 256
+    assert batch >= automatic_batch(samples, 1)
