@@ -6,7 +6,7 @@ root for AdamW (Malladi et al. 2022, arXiv 2205.10287), linearly for SGD (Goyal 
 group below the head gets that of the next group towards the output times layerDecay (Howard and Ruder 2018, arXiv
 1801.06146). Once a stage has trained the head, later ones start from WARM_HEAD_FACTOR of the rate, so that a good
 head is not undone (LP-FT, Kumar et al. 2022, arXiv 2202.10054); an automatic rate is lowered likewise in a first
-stage that trains the backbone.
+stage that trains the backbone, and less, to EVERYTHING_FACTOR, in a stage that trains everything.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ AUTOMATIC_RATE = {OptimizerName.ADAMW: 4e-3, OptimizerName.SGD: 1e-1}
 (2e-3 at 64
 images). On the demo's digits, at 32 images, half of either did worse, and twice as much a little better."""
 WARM_HEAD_FACTOR = 0.25
+EVERYTHING_FACTOR = 0.5
+"""The same for an automatic rate in a stage that trains everything: there is no later one to move the first layers."""
 MAX_NAME = 60
 
 
@@ -81,7 +83,12 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
     before: frozenset[int] = frozenset()
     for number, draft in enumerate(drafts, start=1):
         trained = sorted(draft.trained)
-        head_rate = draft.learning_rate or _head_rate(optimization, first=number == 1, head_alone=len(trained) == 1)
+        head_rate = draft.learning_rate or _head_rate(
+            optimization,
+            first=number == 1,
+            head_alone=len(trained) == 1,
+            everything=len(trained) == len(groups),
+        )
         stages.append(
             Stage(
                 index=number,
@@ -149,14 +156,17 @@ def _matches(pattern: str, group: GroupInfo) -> bool:
     return any(fnmatchcase(name, pattern) for name in (group.name, *group.modules))
 
 
-def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool) -> float:
+def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool, everything: bool) -> float:
     given = optimization.learning_rate
+    if given is not None:
+        return given if first else given * WARM_HEAD_FACTOR
     scale = (optimization.batch_size or REFERENCE_BATCH) / REFERENCE_BATCH
     if optimization.optimizer is OptimizerName.ADAMW:
         scale = math.sqrt(scale)
-    rate = AUTOMATIC_RATE[optimization.optimizer] * scale if given is None else given
-    full_rate = first and (head_alone or given is not None)
-    return rate if full_rate else rate * WARM_HEAD_FACTOR
+    rate = AUTOMATIC_RATE[optimization.optimizer] * scale
+    if first and head_alone:
+        return rate
+    return rate * (EVERYTHING_FACTOR if everything else WARM_HEAD_FACTOR)
 
 
 def _may_be_solved(optimization: Optimization, draft: _Draft) -> bool:

@@ -92,7 +92,7 @@ def test_a_custom_stage_names_groups_patterns_or_modules() -> None:
     )
     assert trained(stages) == [("layer4", "head"), ("layer3", "layer4", "head"), ("stem", "layer4", "head")]
     assert [stage.name for stage in stages] == ["layer4..head", "layer3", "stem"]
-    assert [stage.max_epochs for stage in stages] == [10, 7, 10]
+    assert [stage.max_epochs for stage in stages] == [6, 7, 6]
     assert stages[1].learning_rates["head"] == 0.5
 
 
@@ -130,6 +130,11 @@ def test_a_given_rate_is_the_heads_in_the_first_stage_and_lower_once_the_head_is
 def test_the_automatic_rate_follows_the_batch(optimizer: OptimizerName, factor: float) -> None:
     small, large = (plan(Optimization(optimizer=optimizer, batch_size=size))[0] for size in (64, 256))
     assert large.learning_rates["head"] == pytest.approx(factor * small.learning_rates["head"])
+
+
+def test_an_automatic_rate_is_higher_again_where_everything_is_trained() -> None:
+    head, upper, everything = (stage.learning_rates["head"] for stage in plan(max_stages=3))
+    assert upper < everything < head
 
 
 def test_an_automatic_rate_spares_a_backbone_that_is_trained_from_the_start() -> None:
@@ -189,7 +194,7 @@ NEVER = ActivationCache(mode=CacheMode.NEVER)
 @pytest.mark.parametrize(
     ("strategy", "optimization", "solved"),
     [
-        (Strategy.GRADUAL, Optimization(), [True] + [False] * 4),
+        (Strategy.GRADUAL, Optimization(), [True, False, False]),
         (Strategy.LINEAR_PROBE_THEN_FINE_TUNE, Optimization(head_start=HeadStart.SOLVER), [True, False]),
         (Strategy.HEAD_ONLY, Optimization(head_start=HeadStart.EPOCHS), [False]),
         (Strategy.HEAD_ONLY, Optimization(cache=NEVER), [False]),

@@ -120,7 +120,7 @@ class Optimization(Contract):
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
     """The head's peak learning rate; layer groups below it decay from it by layerDecay. Absent means chosen by Snowmelt
     from the optimizer."""
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """Each layer group's learning rate is that of the next group towards the output, times this."""
     schedule: Schedule = Schedule.ONE_CYCLE
     """How the learning rate changes over a stage."""

@@ -88,7 +88,7 @@ class Target(Contract):
 class StageLimits(Contract):
     """What ends a stage."""
 
-    max_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    max_epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
     """Most epochs in one stage."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Epochs without improvement of the validation metric after which the stage ends, not counting those in which
@@ -119,8 +119,9 @@ class Unfreezing(Contract):
     """What counts as good enough. Without one, every planned stage runs."""
     stage: StageLimits = StageLimits()
     """What ends each stage."""
-    max_stages: Annotated[int, Field(ge=1, le=64)] = 5
-    """Most stages of strategy Gradual; layer groups are unfrozen several at a time where there are more of them."""
+    max_stages: Annotated[int, Field(ge=1, le=64)] = 3
+    """Most stages of strategy Gradual, of which the first trains the head and the last everything; layer groups are
+    unfrozen several at a time where there are more of them."""
     stages: Annotated[tuple[CustomStage, ...], Field(max_length=64)] = ()
     """The stages of strategy Custom, in order."""
     batch_norm: FrozenBatchNorm = FrozenBatchNorm.EVAL
