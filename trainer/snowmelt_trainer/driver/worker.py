@@ -199,7 +199,7 @@ def _require_enough_images(rig: Rig) -> None:
     workers = rig.config.workers.most
     fewest = min(rig.images_in(step) for step in range(rig.train.steps)) // workers
     has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in rig.model.modules())
-    needed = 2 if has_batch_norm and rig.adapts_statistics else 1
+    needed = 2 if has_batch_norm and any(rig.adapts_statistics(stage) for stage in rig.plan) else 1
     if fewest < needed:
         raise RunError(
             Reason.INVALID_CONFIG,

@@ -126,9 +126,9 @@ class Rig:
         """Images in step `step` of any epoch, over all workers."""
         return len(global_step(np.arange(self.samples), step, self.train.global_batch))
 
-    @property
-    def adapts_statistics(self) -> bool:
-        """Whether BatchNorm in trained layers normalises by the batch and goes on counting. What was learned in
-        pretraining is kept instead: images in a step are few and those of one worker fewer, and weights that are
-        opened move less when what normalises them stands still."""
-        return self.config.backbone.from_scratch
+    def adapts_statistics(self, stage: Stage) -> bool:
+        """Whether BatchNorm in the stage's trained layers normalises by the batch and goes on counting.
+
+        As long as layers beneath are frozen, what pretraining counted still holds, and what is opened moves less when
+        that stands still. Where everything is trained it does not hold any more."""
+        return self.config.backbone.from_scratch or len(stage.trainable) == len(self.groups)

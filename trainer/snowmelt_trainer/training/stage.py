@@ -54,7 +54,8 @@ class StageTraining:
         self.rig, self.state = rig, state
         self.stage = rig.plan[state.stage]
         optimization = rig.config.optimization
-        set_stage(rig.model, rig.groups, self.stage.trainable, statistics=rig.adapts_statistics)
+        self.adapts = rig.adapts_statistics(self.stage)
+        set_stage(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
         first = min(index for index, group in enumerate(rig.groups) if group.name in self.stage.trainable)
         cut = split_at(rig.model, rig.groups, first)
         if cut.reason:
@@ -157,7 +158,7 @@ class StageTraining:
 
     def _train_epoch(self) -> None:
         rig, state = self.rig, self.state
-        train_mode(rig.model, rig.groups, self.stage.trainable, statistics=rig.adapts_statistics)
+        train_mode(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
         self.loss.fill_(state.loss_sum if rig.world.leads else 0.0)
         every = rig.config.optimization.checkpoint_every_steps
         self._timed_from = rig.clock()
