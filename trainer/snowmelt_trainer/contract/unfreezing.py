@@ -47,8 +47,8 @@ class Metric(StrEnum):
 
 class FrozenBatchNorm(StrEnum):
     EVAL = "Eval"
-    """BatchNorm layers normalise with, and keep, their pretrained statistics, in trained layers, too; a network that is
-    trained from scratch adapts them."""
+    """BatchNorm layers normalise with, and keep, their pretrained statistics, in trained layers, too; they adapt them
+    where everything is trained, or was never trained before."""
     TRAIN = "Train"
     """BatchNorm layers go on adapting their statistics. Not supported yet."""
 
