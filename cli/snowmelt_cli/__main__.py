@@ -61,6 +61,7 @@ def plan(
     job = _only_job(file)
     from snowmelt_cli import planning
     from snowmelt_trainer.errors import RunError
+    from snowmelt_trainer.stages import REFERENCE_BATCH
 
     try:
         counted = classes or planning.count_classes(job.spec, volumes)
@@ -74,6 +75,11 @@ def plan(
     if counted is None:
         typer.echo(
             f"\nThe head is counted for {planning.PUBLISHED_CLASSES:,} classes: the data cannot be seen from here."
+        )
+    if planning.rates_depend_on_the_data(job.spec):
+        typer.echo(
+            f"\nThe rates are those of {REFERENCE_BATCH} images in a step; with few images Snowmelt takes smaller "
+            "steps, and lower rates. Set optimization.batchSize to choose."
         )
 
 

@@ -46,6 +46,12 @@ def count_classes(spec: FineTuneJobSpec, volumes: Path) -> int | None:
     return len(target_classes(spec.data, volumes_root=str(volumes)))
 
 
+def rates_depend_on_the_data(spec: FineTuneJobSpec) -> bool:
+    """Whether rates follow from a batch that is chosen by the number of images."""
+    given = spec.optimization
+    return given.batch_size is None and given.learning_rate is None
+
+
 def groups_table(plan: Plan) -> Table:
     """The layer groups from input to output, and the stage from which on each is trained."""
     table = _table("Layer groups, input to output")

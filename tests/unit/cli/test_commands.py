@@ -118,6 +118,13 @@ def test_a_plan_says_when_it_does_not_know_the_classes(tmp_path: Path) -> None:
     assert "counted for 1,000 classes" in plan(tmp_path, JOB, "--volumes", str(tmp_path)).stdout
 
 
+def test_a_plan_says_when_its_rates_follow_from_the_number_of_images(tmp_path: Path) -> None:
+    assert "those of 256 images in a step" in plan(tmp_path, JOB, "--classes", "10").stdout
+    for given in ("batchSize: 64", "learningRate: 0.01"):
+        result = plan(tmp_path, f"{JOB}  optimization: {{{given}}}\n", "--classes", "10")
+        assert (result.exit_code, "images in a step" in result.stdout) == (0, False)
+
+
 def test_a_stage_that_names_no_layer_group_is_refused_by_the_plan(tmp_path: Path) -> None:
     result = plan(tmp_path, JOB + "  unfreezing: {strategy: Custom, stages: [{unfreeze: [layr4]}]}\n")
     assert result.exit_code == 1
