@@ -103,7 +103,7 @@ def test_weight_decay_spares_vectors_and_embeddings(architecture: str) -> None:
 
 def test_an_optimizers_groups_hold_only_what_the_stage_trains() -> None:
     built = from_scratch("resnet18", image_size=32)
-    stage = plan_stages(Unfreezing(), Optimization(), built.groups)[1]
+    stage = plan_stages(Unfreezing(max_stages=5), Optimization(), built.groups)[1]
     entries = parameter_groups(built.model, built.groups, stage, weight_decay=0.1)
     assert [entry["name"] for entry in entries] == ["layer4", "layer4 (no decay)", "head", "head (no decay)"]
     assert sum(p.numel() for entry in entries for p in entry["params"]) == stage.trainable_parameters
