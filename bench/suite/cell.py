@@ -77,10 +77,11 @@ def outcome(order: Order) -> dict[str, Any]:
 
 def setting_of(order: Order, task: Task) -> Setting:
     """Float32 and torch's own format, or what our trainer chooses on this machine."""
-    matched = order.column is Column.MATCHED
+    if order.column is not Column.MATCHED:
+        return Setting(order.column, order.threads)
     model = build_skeleton(task.architecture, num_classes=len(task.classes), image_size=task.image_size)
-    chosen = choose_precision(Precision.AUTO, World(), model) is Precision.BFLOAT16
-    return Setting(order.column, order.threads, bfloat16=matched and chosen, channels_last=matched)
+    chosen = choose_precision(Precision.AUTO, World(), model)
+    return Setting(order.column, order.threads, bfloat16=chosen is Precision.BFLOAT16, channels_last=True)
 
 
 def _path(text: str | None) -> Path | None:

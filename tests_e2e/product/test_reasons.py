@@ -67,7 +67,9 @@ def test_a_job_over_the_namespaces_quota_says_so_in_30_seconds(namespace: Namesp
     assert "small" in job.incident("QuotaExceeded")["message"]
 
 
-def test_a_quota_that_refuses_only_the_submitter_is_said_30_seconds(namespace: Namespace, measured: Measured) -> None:
+def test_a_quota_that_refuses_only_the_submitter_is_said_in_30_seconds(
+    namespace: Namespace, measured: Measured
+) -> None:
     """KubeRay says nothing of it: the pod is its Job's, made once head and worker are ready."""
     set_quota(namespace, pods="2")
     job = namespace.apply(named("no-submitter"))

@@ -63,6 +63,15 @@ class Cluster:
     def kubectl(self) -> Kubectl:
         return Kubectl(find_cluster_binaries().control_plane.kubectl, self.kubeconfig)
 
+    def check(self) -> None:
+        """Return when this machine can run a cluster in this folder.
+
+        Raises:
+            RequirementsError: it lacks something, or its kernel refuses something; says all of it.
+        """
+        requirements.check(self.directory, cache_folder())
+        probe(self.directory)
+
     def up(self, nodes: int = 2, *, seed: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         """Start a cluster with so many nodes and wait until they and KubeRay's operator are ready.
 
@@ -70,8 +79,7 @@ class Cluster:
 
         One that runs already is left as it is. When it fails, all is stopped and the logs stay.
         """
-        requirements.check(self.directory, cache_folder())
-        probe(self.directory)
+        self.check()
         binaries = find_cluster_binaries()
         with exclusively(self._lock):
             if self._state.exists():

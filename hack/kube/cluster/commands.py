@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hack.kube.binaries import cache_folder, find_binaries
-from hack.kube.cluster import requirements
+from hack.kube.binaries import find_binaries
 from hack.kube.cluster.cluster import Cluster
 from hack.kube.cluster.network import MOST_NODES
-from hack.kube.cluster.probe import probe
 from hack.kube.kubectl import ControlPlaneError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -34,9 +32,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def cluster_check(options: argparse.Namespace) -> None:
-    directory = options.directory.resolve()
-    requirements.check(directory, cache_folder())
-    probe(directory)
+    Cluster(options.directory).check()
 
 
 def cluster_up(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from snowmelt_operator.api.reasons import Reason
@@ -39,21 +39,21 @@ class Evidence:
 
     async def explanation(self, namespace: str, uid: str) -> Finding | None:
         """Why the pod of that uid does not start, by its Events; None where they do not tell."""
-        try:
-            return explain(await self._cluster.warnings_about(namespace, {"uid": uid}))
-        except ClusterError as error:
-            self._tell("read Events (events.k8s.io: list), so volumes that cannot be mounted stay unexplained", error)
-            return None
+        return explain(await self._warnings(namespace, {"uid": uid}, "volumes that cannot be mounted stay"))
 
     async def job_refusal(self, namespace: str, job: str, began: datetime) -> Trouble | None:
         """Why a Job (batch/v1) of that name, made after `began`, gets no pod; None where its Events do not tell."""
-        try:
-            warnings = await self._cluster.warnings_about(namespace, {"kind": "Job", "name": job})
-        except ClusterError as error:
-            self._tell("read Events (events.k8s.io: list), so a submitter that is refused stays unexplained", error)
-            return None
+        warnings = await self._warnings(namespace, {"kind": "Job", "name": job}, "a submitter that is refused stays")
         # An earlier Job of this name may have left Events.
         return refused(warning for warning in warnings if warning.since >= began)
+
+    async def _warnings(self, namespace: str, regarding: Mapping[str, str], stays: str) -> list[Warned]:
+        """None where they may not be read; the log says what `stays` unexplained."""
+        try:
+            return await self._cluster.warnings_about(namespace, regarding)
+        except ClusterError as error:
+            self._tell(f"read Events (events.k8s.io: list), so {stays} unexplained", error)
+            return []
 
     async def last_words(self, namespace: str, container: EndedContainer) -> LastWords | None:
         """The end of that container's log; None where it cannot be had."""
