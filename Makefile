@@ -19,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Much of a test is waiting for a Ray or an API server to start, so two at a time pay even on two cores.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage images e2e e2e-core e2e-inputs cluster-up cluster-down clean
+.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage images e2e e2e-core e2e-inputs e2e-yours cluster-up cluster-down clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,11 @@ e2e: e2e-inputs ## everything on a real cluster, faults and all (Linux, root; up
 
 e2e-core: e2e-inputs ## the part of it that CI runs
 	$(BIN)/python -m pytest tests_e2e/product -m core $(PYTEST_ARGS)
+
+e2e-yours: setup ## what of it breaks nothing, on a cluster of yours (KUBECONFIG=… OPERATOR_IMAGE=… TRAINER_IMAGE=…)
+	@test -n "$(KUBECONFIG)" || { echo "e2e-yours: set KUBECONFIG to the cluster's"; exit 2; }
+	SNOWMELT_E2E_KUBECONFIG="$(KUBECONFIG)" SNOWMELT_E2E_OPERATOR_IMAGE="$(OPERATOR_IMAGE)" \
+	SNOWMELT_E2E_TRAINER_IMAGE="$(TRAINER_IMAGE)" $(BIN)/python -m pytest tests_e2e/product -m "not short" $(PYTEST_ARGS)
 
 cluster-up: setup ## a real cluster of two nodes with KubeRay, from source (Linux, root)
 	$(BIN)/python -m hack.kube cluster-up

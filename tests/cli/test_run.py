@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from hack.data import digits
+from hack.demo.inputs import EXAMPLES
 from hack.kube import marked
 from hack.kube.controlplane import eventually
 from tests.commands import Start, read_until, snowmelt_commands
@@ -77,6 +80,16 @@ def test_a_run_stopped_by_ctrl_c_leaves_nothing_running_and_goes_on_when_it_is_r
     said, _ = third.communicate(timeout=120)
     assert third.returncode == 0
     assert "parameters are trained" not in said, "a finished run is not done again"
+    assert_is_used_without_snowmelt(model.parent, volumes / "digits/test")
+
+
+def assert_is_used_without_snowmelt(model: Path, images: Path) -> None:
+    """The delivered model is one of torchvision's, which the program in examples/ loads."""
+    files = sorted(images.glob("*/*.png"))[:70]
+    command = [sys.executable, EXAMPLES / "predict.py", model, *files]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.splitlines()
+    assert [line.split("\t")[0] for line in said] == [str(file) for file in files]
+    assert {line.split("\t")[1] for line in said} <= set("0123456789")
 
 
 def test_a_run_that_fails_says_why_without_a_trace(run: Start, volumes: Path, tmp_path: Path) -> None:

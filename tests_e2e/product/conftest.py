@@ -8,6 +8,7 @@ import shutil
 import signal
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hack.images.build import images_folder
 from hack.kube import BinariesMissingError
 from hack.kube.cluster import Cluster, RequirementsError
 from tests_e2e.product import evidence
+from tests_e2e.product.borrowed import NotUsableError, borrowed
 from tests_e2e.product.measured import Measured
 from tests_e2e.product.world import REPOSITORY, Namespace, World
 
@@ -25,12 +27,19 @@ KEPT = "SNOWMELT_E2E_CLUSTER"
 OUT = REPOSITORY / "out" / "e2e"
 
 
+YOURS = "SNOWMELT_E2E_KUBECONFIG"
+"""Names the kubeconfig of a cluster of the reader's own; without it a cluster is made."""
+SPARED = "it breaks parts of the cluster, or what other work there needs: it is done only to a cluster made for it"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(1800))
+            if os.environ.get(YOURS) and item.get_closest_marker("breaks"):
+                item.add_marker(pytest.mark.skip(reason=SPARED))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,16 +50,25 @@ def _ended_like_a_ctrl_c() -> None:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    kept = os.environ.get(KEPT)
     workspace = tmp_path_factory.mktemp("product")
+    yours = os.environ.get(YOURS)
+    try:
+        with borrowed(Path(yours), workspace) if yours else made(workspace) as world:
+            yield world
+    except (BinariesMissingError, RequirementsError, ImagesError, NotUsableError) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@contextmanager
+def made(workspace: Path) -> Iterator[World]:
+    """On a cluster made for it."""
+    kept = os.environ.get(KEPT)
     # Beside the images, which nodes then have as hard links: /tmp may be another disk, or memory.
     cluster = Cluster(Path(kept) if kept else images_folder() / f"cluster-{os.getpid()}")
     try:
         images = build_images()
         cluster.up(nodes=2, seed=images.seed)
-        yield World.prepare(cluster, images, workspace)
-    except (BinariesMissingError, RequirementsError, ImagesError) as error:
-        pytest.fail(str(error), pytrace=False)
+        yield World.on(cluster, images, workspace)
     finally:
         if not kept:
             cluster.down()

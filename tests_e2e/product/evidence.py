@@ -13,7 +13,7 @@ KINDS = "finetunejobs,rayjobs,rayclusters,jobs,pods,services,persistentvolumecla
 
 
 def keep(world: World, namespaces: list[str], folder: Path) -> None:
-    """Write objects, descriptions, events and logs of all containers to `folder`, and the cluster's own logs."""
+    """Write objects, descriptions, events and logs of all containers to `folder`; and a made cluster's own logs."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(world, folder / "nodes.txt", "describe", "nodes")
     for namespace in (*namespaces, SYSTEM, KUBERAY):
@@ -26,7 +26,9 @@ def keep(world: World, namespaces: list[str], folder: Path) -> None:
             log = ("logs", "-n", namespace, pod, "--all-containers", "--prefix", "--tail=4000")
             _write(world, into / f"{pod.removeprefix('pod/')}.log", *log)
             _write(world, into / f"{pod.removeprefix('pod/')}.previous.log", *log, "--previous")
-    for log in (world.cluster.directory / "log").glob("*.log"):
+    if world.made is None:
+        return
+    for log in (world.made.directory / "log").glob("*.log"):
         shutil.copy(log, folder / f"cluster-{log.name}")
 
 

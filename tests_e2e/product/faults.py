@@ -12,7 +12,8 @@ from typing import Any
 
 from hack.kube.controlplane import eventually
 from hack.kube.kubectl import ControlPlaneError
-from tests_e2e.product.world import READY_WITHIN_S, RELEASE, SLOT, SYSTEM, World
+from tests_e2e.product.jobs import SLOT
+from tests_e2e.product.world import READY_WITHIN_S, RELEASE, SYSTEM, World
 
 API_SERVER, ETCD = "control-plane/kube-apiserver", "control-plane/etcd"
 KUBERAY = ("deployment/kuberay-operator", "-n", "kuberay-system")

@@ -10,7 +10,8 @@ from hack.kube.binaries import KUEUE, find_kueue, kueue_chart
 from hack.kube.cluster.oci import write_image
 from hack.kube.controlplane import eventually
 from hack.kube.kubectl import ControlPlaneError
-from tests_e2e.product.world import READY_WITHIN_S, SLOT, Namespace, World
+from tests_e2e.product.jobs import SLOT
+from tests_e2e.product.world import READY_WITHIN_S, Namespace, World
 
 SYSTEM = "kueue-system"
 QUEUE = "team"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
+
 from hack.kube.controlplane import eventually
 from tests_e2e.product import faults
+from tests_e2e.product.jobs import ASKS_EVERY_S, Job, example
 from tests_e2e.product.watching import CheckpointWatch, trained_once
-from tests_e2e.product.world import ASKS_EVERY_S, Job, Namespace, example
+from tests_e2e.product.world import Namespace
 
 CHANGES_WITHIN_S = 300.0
 EPOCHS = 300
 
 
+@pytest.mark.breaks
 def test_an_elastic_job_grows_and_shrinks_with_the_nodes(namespace: Namespace) -> None:
     stage = {"maxEpochs": EPOCHS, "patience": EPOCHS}
     manifest = example("elastic", unfreezing={"strategy": "Full", "stage": stage})
@@ -49,7 +53,7 @@ def await_workers(job: Job, number: int) -> None:
 
 
 def training_losses(job: Job) -> list[float]:
-    lines = (job.output / "history.jsonl").read_text().splitlines()
+    lines = job.output.read("history.jsonl").splitlines()
     return [json.loads(line)["trainLoss"] for line in lines]
 
 

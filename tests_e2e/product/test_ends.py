@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hack.kube.controlplane import eventually
 from hack.kube.kubectl import ControlPlaneError
-from tests_e2e.product.world import RELEASE, SYSTEM, Namespace, World, long_job
+from tests_e2e.product.jobs import long_job
+from tests_e2e.product.world import RELEASE, SYSTEM, Namespace, World
 
 GONE_WITHIN_S = 30.0
 NAMESPACE_GONE_WITHIN_S = 120.0
@@ -19,9 +22,9 @@ def test_a_job_deleted_in_mid_run_is_gone_in_30_seconds_with_all_its_pods(namesp
     output = job.output
     namespace.kubectl("delete", "finetunejob", "gone", "-n", namespace.name)
     eventually(lambda: not job.pods() and not job.rayjobs(), "pods of a deleted job stay", GONE_WITHIN_S)
-    left = [path for path in output.rglob("*") if path.name.startswith(".") and path.name != ".snowmelt"]
+    left = [path for path in output.found("**/.*") if Path(path).name != ".snowmelt"]
     assert left == [], "half-written files stay"
-    assert not (output / "model.safetensors").exists()
+    assert not output.holds("model.safetensors")
 
 
 def test_a_namespace_goes_even_when_the_operator_is_gone(world: World, namespace: Namespace) -> None:

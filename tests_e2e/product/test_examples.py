@@ -13,7 +13,8 @@ import yaml
 from hack.data import fashion_mnist
 from hack.demo.inputs import EXAMPLES
 from hack.kube.controlplane import eventually
-from tests_e2e.product.world import ASKS_EVERY_S, Job, Namespace, World
+from tests_e2e.product.jobs import ASKS_EVERY_S, Job
+from tests_e2e.product.world import CLAIMS, Namespace, World
 
 IMAGES = 1000
 """Of Fashion-MNIST's 60,000: the manifest is tried, not the patience."""
@@ -36,8 +37,8 @@ def needs_gpus(file: Path) -> bool:
 @pytest.fixture(scope="module")
 def crowd(world: World, request: pytest.FixtureRequest) -> Iterator[Namespace]:
     """A namespace in which all examples of this run are applied at once, as teams do."""
-    namespace = world.namespace("examples", claims=("digits", "backbones", "models", "fashion-mnist"))
-    fashion_mnist.write(fashion_mnist.SOURCE, namespace.volume("fashion-mnist"), IMAGES)
+    fashion_mnist.write(fashion_mnist.SOURCE, world.inputs / "fashion-mnist", IMAGES)
+    namespace = world.namespace("examples", claims=(*CLAIMS, "fashion-mnist"))
     for item in request.session.items:
         if isinstance(item, pytest.Function) and "crowd" in item.fixturenames:
             namespace.kubectl("apply", "-n", namespace.name, "-f", item.callspec.params["file"])
@@ -57,18 +58,19 @@ def test_an_example_trains_to_its_end(crowd: Namespace, file: Path) -> None:
     job = Job(crowd, file.stem)
     status = job.complete(ALL_WITHIN_S)
     assert status["attempts"]["current"] == 1
-    assert (job.output / "model.safetensors").is_file()
-    metrics = json.loads((job.output / "metrics.json").read_text())
+    assert job.output.holds("model.safetensors")
+    metrics = json.loads(job.output.read("metrics.json"))
     # Ten classes: guessing gets a tenth.
     assert float(metrics["validation"]["accuracy"]) > 0.6
 
 
 @pytest.mark.core
+@pytest.mark.breaks
 @pytest.mark.parametrize("file", [file for file in FILES if needs_gpus(file)], ids=lambda file: file.stem)
 def test_an_example_for_gpus_gets_one_on_each_node(world: World, namespace: Namespace, file: Path) -> None:
     """The nodes only say that they have GPUs, so that placement is all that can be seen."""
-    for node in world.cluster.nodes:
-        world.advertise(node.place.name, GPU, 1)
+    for node in world.nodes:
+        world.advertise(node, GPU, 1)
     try:
         job = namespace.apply(document(file))
         eventually(partial(are_placed, job), "the workers are not placed", 120.0, ASKS_EVERY_S)
@@ -77,8 +79,8 @@ def test_an_example_for_gpus_gets_one_on_each_node(world: World, namespace: Name
         limits = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in workers]
         assert [limit[GPU] for limit in limits] == ["1", "1"]
     finally:
-        for node in world.cluster.nodes:
-            world.advertise(node.place.name, GPU, 0)
+        for node in world.nodes:
+            world.advertise(node, GPU, 0)
 
 
 def are_placed(job: Job) -> bool:

@@ -10,8 +10,9 @@ import pytest
 
 from hack.kube.controlplane import eventually
 from tests_e2e.product import faults
+from tests_e2e.product.jobs import Job, long_job
 from tests_e2e.product.watching import CheckpointWatch, trained_once
-from tests_e2e.product.world import Job, Namespace, World, long_job
+from tests_e2e.product.world import Namespace, World
 
 SEED = 20261125
 REPLACED_WITHIN_S = 240.0
@@ -23,6 +24,7 @@ def pod_uids(job: Job) -> set[str]:
     return {pod["metadata"]["uid"] for kind in ("head", "worker") for pod in job.pods(kind)}
 
 
+@pytest.mark.breaks
 @pytest.mark.core
 @pytest.mark.short
 def test_one_job_outlives_a_fault_of_each_kind(namespace: Namespace) -> None:
@@ -50,6 +52,7 @@ def test_one_job_outlives_a_fault_of_each_kind(namespace: Namespace) -> None:
     assert_trained_once_by_the_first_attempt(job, watch)
 
 
+@pytest.mark.breaks
 @pytest.mark.parametrize("outage", [pytest.param(15.0, marks=pytest.mark.short), 60.0])
 def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage: float) -> None:
     world = namespace.world
@@ -92,9 +95,10 @@ def test_a_lost_worker_and_a_lost_head_are_replaced_within_the_attempt(namespace
     # KubeRay makes a new head in the same Ray cluster, and its submitter submits the same job to it again.
     assert status["attempts"]["current"] == 1
     assert job.rayjobs() == ["pods-a1"]
-    assert (job.output / "model.safetensors").is_file()
+    assert job.output.holds("model.safetensors")
 
 
+@pytest.mark.breaks
 def test_a_job_outlives_a_node(namespace: Namespace) -> None:
     job = namespace.apply(long_job("nodes", epochs=14))
     with CheckpointWatch(job.output) as watch:
@@ -105,7 +109,7 @@ def test_a_job_outlives_a_node(namespace: Namespace) -> None:
         job.await_epoch(job.epochs() + 2)
         job.complete()
     assert trained_once(watch, job)
-    assert (job.output / "model.safetensors").is_file()
+    assert job.output.holds("model.safetensors")
 
 
 def without_control_plane(world: World, outage: float) -> None:
@@ -119,7 +123,7 @@ def without_control_plane(world: World, outage: float) -> None:
 def assert_trained_once_by_the_first_attempt(job: Job, watch: CheckpointWatch) -> None:
     """The model of a finished job is there, no epoch was trained twice, and there never was a second RayJob."""
     assert trained_once(watch, job)
-    assert (job.output / "model.safetensors").is_file()
+    assert job.output.holds("model.safetensors")
     assert job.status["attempts"]["current"] == 1
     assert job.rayjobs() == [f"{job.name}-a1"]
 

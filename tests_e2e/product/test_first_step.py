@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from hack.kube.controlplane import eventually
+from tests_e2e.product.folders import Folder
+from tests_e2e.product.jobs import ASKS_EVERY_S, example
 from tests_e2e.product.measured import Measured
-from tests_e2e.product.world import ASKS_EVERY_S, Namespace, example
+from tests_e2e.product.world import Namespace
 
 ROUNDS = 3
 MORE_AT_MOST_S = 2.0
@@ -18,16 +19,16 @@ STEPS_WITHIN_S = 300.0
 
 
 def test_the_first_step_comes_at_most_2_seconds_later_than_by_hand(namespace: Namespace, measured: Measured) -> None:
-    volume = namespace.volume("models")
+    models = namespace.folder("models")
     by_operator, by_hand = [], []
     for number in range(ROUNDS):
         job = namespace.apply(one_checkpoint_a_step(f"ours-{number}"))
-        by_operator.append(await_first_step(volume / job.name))
+        by_operator.append(await_first_step(models / job.name))
         copies = by_hand_from(namespace, job.name, f"hand-{number}")
         namespace.kubectl("delete", "finetunejob", job.name, "-n", namespace.name)
         await_no_pods(namespace)
         namespace.world.apply(*copies)
-        by_hand.append(await_first_step(volume / f"hand-{number}"))
+        by_hand.append(await_first_step(models / f"hand-{number}"))
         namespace.kubectl("delete", "rayjob", f"hand-{number}", "-n", namespace.name)
         await_no_pods(namespace)
     measured(f"apply to first step, operator, median of {ROUNDS}", median(by_operator))
@@ -43,11 +44,11 @@ def one_checkpoint_a_step(name: str) -> dict[str, Any]:
     return job
 
 
-def await_first_step(output: Path) -> float:
+def await_first_step(output: Folder) -> float:
     """Seconds from now until the first checkpoint is there."""
     applied = time.monotonic()
     first = ".snowmelt/*/checkpoints/s*/state.json"
-    eventually(lambda: any(output.glob(first)), f"no step in {output}", STEPS_WITHIN_S)
+    eventually(lambda: bool(output.found(first)), f"no step in {output}", STEPS_WITHIN_S)
     return time.monotonic() - applied
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from hack.kube.controlplane import eventually
 from tests_e2e.product import kueue
+from tests_e2e.product.jobs import ASKS_EVERY_S, Job, long_job
 from tests_e2e.product.watching import CheckpointWatch, trained_once
-from tests_e2e.product.world import ASKS_EVERY_S, Job, Namespace, World, long_job
+from tests_e2e.product.world import Namespace, World
 
 WITHIN_S = 60.0
 
@@ -27,6 +28,7 @@ def queued(world: World, namespace: Namespace, tmp_path: Path) -> Iterator[Names
         kueue.uninstall(world)
 
 
+@pytest.mark.breaks
 def test_a_job_waits_for_kueue_and_goes_on_from_its_checkpoint_after_a_preemption(queued: Namespace) -> None:
     world = queued.world
     manifest = long_job("patient", epochs=40)
@@ -48,7 +50,7 @@ def test_a_job_waits_for_kueue_and_goes_on_from_its_checkpoint_after_a_preemptio
     assert trained_once(watch, job)
     assert job.rayjobs() == ["patient-a1"]
     assert status["attempts"]["current"] == 1
-    assert (job.output / "model.safetensors").is_file()
+    assert job.output.holds("model.safetensors")
 
 
 def await_queued(job: Job) -> None:

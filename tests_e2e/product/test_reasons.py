@@ -11,9 +11,10 @@ import pytest
 
 from hack.kube.cluster.images import PAUSE
 from hack.kube.controlplane import ControlPlaneError, eventually
+from tests_e2e.product.jobs import ASKS_EVERY_S, SLOT, Job, example, long_job
 from tests_e2e.product.measured import Measured
 from tests_e2e.product.watching import CheckpointWatch, trained_once
-from tests_e2e.product.world import ASKS_EVERY_S, SLOT, Job, Namespace, World, example, long_job
+from tests_e2e.product.world import RESTRICTED, Namespace, World
 
 SAID_WITHIN_S = 30.0
 ABSENT = "localhost/nobody/nothing:1"
@@ -181,6 +182,7 @@ def urgent(world: World) -> Iterator[None]:
     world.kubectl("delete", "priorityclass", URGENT)
 
 
+@pytest.mark.breaks
 @pytest.mark.usefixtures("urgent")
 def test_a_worker_that_must_make_room_for_a_more_important_pod_is_preempted_and_the_job_goes_on(
     namespace: Namespace, measured: Measured
@@ -198,17 +200,11 @@ def test_a_worker_that_must_make_room_for_a_more_important_pod_is_preempted_and_
 
 def urgent_pod(namespace: str) -> dict[str, Any]:
     """A pod that wants the slot of a node, which has no other."""
-    security = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
     container = {
         "name": "pause",
         "image": PAUSE,
         "imagePullPolicy": "Never",
-        "securityContext": security,
+        "securityContext": RESTRICTED,
         "resources": {"requests": {SLOT: "1"}, "limits": {SLOT: "1"}},
     }
     return {

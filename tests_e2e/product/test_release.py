@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hack.kube.controlplane import eventually
-from tests_e2e.product.world import CHART, RELEASE, SYSTEM, Namespace, World, long_job
+from hack.kube.helm import CHART
+from tests_e2e.product.jobs import long_job
+from tests_e2e.product.world import RELEASE, SYSTEM, Namespace, World
 
 PART = "app.kubernetes.io/part-of=snowmelt"
 GONE_WITHIN_S = 90.0

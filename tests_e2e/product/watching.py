@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from tests_e2e.product.world import Job
+from tests_e2e.product.folders import Folder
+from tests_e2e.product.jobs import Job
 
 LOOKS_EVERY_S = 0.05
 
@@ -13,7 +14,7 @@ LOOKS_EVERY_S = 0.05
 class CheckpointWatch:
     """Notes every checkpoint that appears under a job's output. A context manager."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Folder) -> None:
         self._output = output
         self._seen: dict[tuple[str, int], None] = {}
         self._ended = threading.Event()
@@ -38,13 +39,8 @@ class CheckpointWatch:
             self._look()
 
     def _look(self) -> None:
-        found = []
-        for checkpoint in self._output.glob(".snowmelt/*/checkpoints/s*"):
-            try:
-                found.append((checkpoint.name, checkpoint.stat().st_ino))
-            except OSError:
-                continue
-        for one in sorted(found):
+        found = self._output.found(".snowmelt/*/checkpoints/s*")
+        for one in sorted((Path(checkpoint).name, inode) for checkpoint, inode in found.items()):
             self._seen.setdefault(one)
 
 
