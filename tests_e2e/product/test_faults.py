@@ -11,6 +11,8 @@ import pytest
 from hack.kube.controlplane import eventually
 from tests_e2e.product import faults
 from tests_e2e.product.jobs import Job, long_job
+from tests_e2e.product.measured import Measured
+from tests_e2e.product.said import await_reason
 from tests_e2e.product.watching import CheckpointWatch, trained_once
 from tests_e2e.product.world import Namespace, World
 
@@ -99,12 +101,13 @@ def test_a_lost_worker_and_a_lost_head_are_replaced_within_the_attempt(namespace
 
 
 @pytest.mark.breaks
-def test_a_job_outlives_a_node(namespace: Namespace) -> None:
+def test_a_job_outlives_a_node(namespace: Namespace, measured: Measured) -> None:
     job = namespace.apply(long_job("nodes", epochs=14))
     with CheckpointWatch(job.output) as watch:
         job.await_epoch(2)
         node = node_without_head(job)
         faults.unplug(namespace.world, node)
+        measured("NodeLost in status, after the node was missed", await_reason(job, "NodeLost", time.time()))
         faults.plug_in(namespace.world, node)
         job.await_epoch(job.epochs() + 2)
         job.complete()

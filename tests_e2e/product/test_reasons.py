@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,10 +14,10 @@ from hack.kube.cluster.images import PAUSE
 from hack.kube.controlplane import ControlPlaneError, eventually
 from tests_e2e.product.jobs import ASKS_EVERY_S, SLOT, Job, example, long_job
 from tests_e2e.product.measured import Measured
+from tests_e2e.product.said import SAID_WITHIN_S, await_reason
 from tests_e2e.product.watching import CheckpointWatch, trained_once
 from tests_e2e.product.world import RESTRICTED, Namespace, World
 
-SAID_WITHIN_S = 30.0
 ABSENT = "localhost/nobody/nothing:1"
 STARTS_WITHIN_S = 180.0
 
@@ -25,14 +26,6 @@ def named(name: str, **spec: Any) -> dict[str, Any]:
     job = example("head-only", output={"uri": f"pvc://models/{name}"}, **spec)
     job["metadata"]["name"] = name
     return job
-
-
-def await_reason(job: Job, reason: str, since: float, within_s: float = SAID_WITHIN_S) -> float:
-    """Until incidents and Events have the reason; seconds since `since`, a time of the Unix epoch."""
-    for said, where in ((job.incident, "incident"), (job.events, "Event")):
-        left = since + within_s - time.time()
-        eventually(lambda said=said: bool(said(reason)), f"no {where} {reason}", left, ASKS_EVERY_S)
-    return time.time() - since
 
 
 CANNOT_START: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -196,6 +189,25 @@ def test_a_worker_that_must_make_room_for_a_more_important_pod_is_preempted_and_
         status = job.complete()
     assert trained_once(watch, job)
     assert status["attempts"]["current"] == 1
+
+
+def test_a_worker_that_is_evicted_is_named_and_replaced(namespace: Namespace, measured: Measured) -> None:
+    job = namespace.apply(long_job("drained", epochs=14))
+    with CheckpointWatch(job.output) as watch:
+        job.await_epoch(2)
+        evict(job, job.pods("worker")[0]["metadata"]["name"])
+        measured("PodEvicted in status", await_reason(job, "PodEvicted", time.time()))
+        status = job.complete()
+    assert trained_once(watch, job)
+    assert status["attempts"]["current"] == 1
+
+
+def evict(job: Job, pod: str) -> None:
+    """As `kubectl drain` does."""
+    name = {"name": pod, "namespace": job.namespace.name}
+    eviction = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": name})
+    path = f"/api/v1/namespaces/{job.namespace.name}/pods/{pod}/eviction"
+    job.namespace.kubectl("create", "--raw", path, "-f", "-", stdin=eviction)
 
 
 def urgent_pod(namespace: str) -> dict[str, Any]:
