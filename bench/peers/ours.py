@@ -25,8 +25,9 @@ from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import evaluate as evaluation
-from snowmelt_trainer.training.checkpoint import CheckpointStore, unpack_model
+from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.packing import unpack_model
 
 
 class BudgetSpentError(Exception):

@@ -23,6 +23,7 @@ from snowmelt_trainer.driver.worker import Trained, fine_tune
 from snowmelt_trainer.training import stage as stage_module
 from snowmelt_trainer.training.activations import resources
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
@@ -174,6 +175,19 @@ def test_a_run_cut_off_anywhere_ends_bit_for_bit_like_an_uninterrupted_one(
         assert outcome(config, run(config)) == outcome(whole, uninterrupted)
 
 
+@pytest.fixture
+def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training waits for each checkpoint, so that a test that cuts a run off after one knows where that is."""
+    keep = Keeper.keep
+
+    def settled(self: Keeper, state: RunState) -> None:
+        keep(self, state)
+        self.settle()
+
+    monkeypatch.setattr(Keeper, "keep", settled)
+
+
+@pytest.mark.usefixtures("told_at_once")
 def test_another_attempt_on_the_same_node_computes_only_what_is_missing(
     configure: Configure, tmp_path: Path, only_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -14,16 +17,9 @@ from snowmelt_trainer.contract.optimization import OptimizerName
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.errors import RunError
-from snowmelt_trainer.training.checkpoint import (
-    CheckpointStore,
-    Frozen,
-    checkpoint_name,
-    pack_model,
-    pack_optimizer,
-    unpack_model,
-    unpack_optimizer,
-)
+from snowmelt_trainer.training.checkpoint import CheckpointStore, checkpoint_name
 from snowmelt_trainer.training.optimizers import build_optimizer
+from snowmelt_trainer.training.packing import Frozen, Snapshot, pack_model, unpack_model, unpack_optimizer
 from snowmelt_trainer.training.state import Best, RunState
 from snowmelt_trainer.training.storage import replace_file, storage_errors
 
@@ -160,6 +156,12 @@ def test_the_order_of_names_is_that_of_training() -> None:
     assert sorted(checkpoint_name(*place) for place in order) == [checkpoint_name(*place) for place in order]
 
 
+def packed(pack: Callable[[BinaryIO], None]) -> bytes:
+    file = io.BytesIO()
+    pack(file)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize("name", list(OptimizerName))
 def test_weights_and_optimizer_come_back_bit_for_bit(name: OptimizerName) -> None:
     def build() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -175,10 +177,11 @@ def test_weights_and_optimizer_come_back_bit_for_bit(name: OptimizerName) -> Non
 
     straight, resumed = build(), build()
     step(*straight, 1)
-    unpack_model(resumed[0], pack_model(straight[0]))
     last_step = {"weight": torch.randn(2, 3)}
-    assert unpack_optimizer(resumed[1], pack_optimizer(straight[1], last_step))["weight"].equal(last_step["weight"])
+    taken = Snapshot.of(straight[0], straight[0].state_dict(), straight[1], last_step)
     step(*straight, 2)
+    unpack_model(resumed[0], packed(taken.pack_model))
+    assert unpack_optimizer(resumed[1], packed(taken.pack_optimizer))["weight"].equal(last_step["weight"])
     step(*resumed, 2)
     assert pack_model(straight[0]) == pack_model(resumed[0])
 

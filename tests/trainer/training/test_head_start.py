@@ -20,9 +20,10 @@ from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.worker import Trained, fine_tune
 from snowmelt_trainer.training import head_start
-from snowmelt_trainer.training.checkpoint import CheckpointStore, unpack_model
+from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.head_start import FIRST_PENALTY, WEAKENING, HeadSolver
+from snowmelt_trainer.training.packing import unpack_model
 from tests.trainer.training.solving import Kept, solve
 from tests.trainer.training.test_cached_workers import train
 

@@ -16,27 +16,21 @@ manifest is passed over and the one before it is used.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from snowmelt_trainer.backbones import load_state
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training.packing import Frozen, joined
 from snowmelt_trainer.training.state import RunState
-from snowmelt_trainer.training.storage import storage_errors, sync_directory, write_file
+from snowmelt_trainer.training.storage import Content, storage_errors, sync_directory, write_file
 
 log = logging.getLogger(__name__)
 
@@ -68,25 +62,6 @@ class Checkpoint:
     optimizer: bytes
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """The tensors that a stage leaves as they are."""
-
-    pack: Callable[[], bytes]
-    """Not the bytes themselves: they would stay in memory for the whole stage, and are needed once."""
-    sha256: str
-
-    @classmethod
-    def of(cls, model: torch.nn.Module, changing: Collection[str]) -> Frozen | None:
-        """All tensors of the model but those named; None when there are none."""
-
-        def pack() -> bytes:
-            return _pack(model, lambda name: name not in changing)
-
-        data = pack()
-        return cls(pack, hashlib.sha256(data).hexdigest()) if data else None
-
-
 class CheckpointStore:
     """The checkpoints of one run, in one directory. Only the leading worker uses it."""
 
@@ -95,7 +70,9 @@ class CheckpointStore:
         self._frozen_at: tuple[str, Path] | None = None
         """Digest and place of the frozen tensors that were written last."""
 
-    def write(self, name: str, model: bytes, optimizer: bytes, state: RunState, frozen: Frozen | None = None) -> None:
+    def write(
+        self, name: str, model: Content, optimizer: Content, state: RunState, frozen: Frozen | None = None
+    ) -> None:
         """Adds a checkpoint (replacing one of the same name, which can only be damaged or identical), and removes those
         no longer needed. `model` holds the tensors that are not in `frozen`.
 
@@ -103,18 +80,16 @@ class CheckpointStore:
             RunError: StorageFull, OutputUnwritable.
         """
         files = {MODEL: model, OPTIMIZER: optimizer, STATE: state.model_dump_json(by_alias=True).encode()}
-        digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
-        if frozen is not None:
-            digests[FROZEN] = frozen.sha256
-        files[MANIFEST] = json.dumps(digests).encode()
+        digests = {} if frozen is None else {FROZEN: frozen.sha256}
         beside = self.directory / f"{_WRITING}-{name}"
         with storage_errors(self.directory):
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             if frozen is not None:
                 self._put_frozen(beside / FROZEN, frozen)
-            for file, data in files.items():
-                write_file(beside / file, data)
+            for file, content in files.items():
+                digests[file] = write_file(beside / file, content)
+            write_file(beside / MANIFEST, json.dumps(digests).encode())
             sync_directory(beside)
             if (self.directory / name).exists():
                 shutil.rmtree(self.directory / name)
@@ -159,7 +134,7 @@ class CheckpointStore:
                 log.warning("checkpoint %s is passed over: %s differs from its manifest", directory, ", ".join(damaged))
                 return None
             state = RunState.model_validate_json(files[STATE])
-            model = _joined(files[MODEL], files[FROZEN]) if FROZEN in files else files[MODEL]
+            model = joined(files[MODEL], files[FROZEN]) if FROZEN in files else files[MODEL]
         except (OSError, ValueError, AttributeError, TypeError, SafetensorError, ValidationError) as error:
             log.warning("checkpoint %s is passed over: %s", directory, error)
             return None
@@ -197,43 +172,3 @@ class CheckpointStore:
 def best_is_gone(directory: Path) -> RunError:
     """What to raise when the best checkpoint cannot be read any more; a new attempt goes on from an earlier one."""
     return RunError(Reason.OUTPUT_UNWRITABLE, f"{directory}: the best checkpoint was damaged or removed during the run")
-
-
-def pack_model(model: torch.nn.Module, only: Collection[str] | None = None) -> bytes:
-    """All parameters and buffers as safetensors, or only those named."""
-    return _pack(model, lambda name: only is None or name in only)
-
-
-def _pack(model: torch.nn.Module, chosen: Callable[[str], bool]) -> bytes:
-    """Empty where nothing is chosen."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if chosen(name)}
-    if not tensors:
-        return b""
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-
-
-def _joined(trained: bytes, frozen: bytes) -> bytes:
-    """One file of two that hold different tensors; its bytes depend on the tensors alone."""
-    return save_tensors({**load_tensors(frozen), **load_tensors(trained)})
-
-
-def unpack_model(model: torch.nn.Module, data: bytes) -> None:
-    """Loads what `pack_model` packed into a model of the same shape."""
-    load_state(model, load_tensors(data))
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer, last_step: Mapping[str, torch.Tensor]) -> bytes:
-    """The optimizer's state, and the weights that it goes on from where the model holds their average: tensors and
-    numbers only."""
-    buffer = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "lastStep": dict(last_step)}, buffer)
-    return buffer.getvalue()
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, data: bytes) -> dict[str, torch.Tensor]:
-    """Loads what `pack_optimizer` packed into an optimizer over the same parameter groups; gives the weights that it
-    goes on from."""
-    packed: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
-    optimizer.load_state_dict(packed["optimizer"])
-    last_step: dict[str, torch.Tensor] = packed["lastStep"]
-    return last_step

@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from snowmelt_trainer.backbones import Cut, changing_tensors, parameter_groups, set_stage, split_at, train_mode
+from snowmelt_trainer.backbones import Cut, parameter_groups, set_stage, split_at, train_mode
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay
-from snowmelt_trainer.training.checkpoint import Frozen, checkpoint_name, pack_model, pack_optimizer, unpack_optimizer
+from snowmelt_trainer.training.checkpoint import checkpoint_name
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
+from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, rising, set_rate
+from snowmelt_trainer.training.packing import unpack_optimizer
 from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.seeding import seed_dropout
@@ -75,12 +76,7 @@ class StageTraining:
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
         self.loss = torch.zeros((), dtype=torch.float64, device=rig.world.device)
-        self.changing = changing_tensors(rig.model, rig.groups, self.stage.trainable)
-
-    @cached_property
-    def frozen(self) -> Frozen | None:
-        """What checkpoints of this stage have in common."""
-        return Frozen.of(self.rig.model, self.changing)
+        self.keeper = Keeper(rig, self.stage, self.optimizer, self.average)
 
     def _open_cache(self, cut: Cut, previous: ActivationCache | None) -> None:
         rig = self.rig
@@ -137,8 +133,9 @@ class StageTraining:
         Raises:
             RunError: Diverged, on every worker; StorageFull or OutputUnwritable, on the leading one.
         """
-        while self.state.ended is None:
-            self.epoch()
+        with self.keeper:
+            while self.state.ended is None:
+                self.epoch()
         return self.state
 
     def epoch(self) -> None:
@@ -221,6 +218,7 @@ class StageTraining:
         )
         if self.rig.world.leads:
             self.rig.reporter.step(self.state, self.state.samples)
+            self.keeper.look()
 
     def _loss_sum(self) -> float:
         """The sum of the epoch's losses so far over all workers; waits for the device.
@@ -242,7 +240,7 @@ class StageTraining:
         total = self._loss_sum()
         average_buffers(self.rig.model, self.rig.world)
         with self.average.in_place():
-            self._write(self.state.model_copy(update={"loss_sum": total}))
+            self.keeper.keep(self.state.model_copy(update={"loss_sum": total}))
 
     def _finish_epoch(self) -> None:
         total = self._loss_sum()
@@ -285,7 +283,7 @@ class StageTraining:
         self.state = state.model_copy(
             update={"history": (*state.history, record), "cache": self._cache_status(ended=state.ended is not None)}
         )
-        self._write(self.state)
+        self.keeper.keep(self.state)
 
     def _cache_status(self, *, ended: bool) -> CacheStatus | None:
         """What the cache has cost and saved so far; the workers tell each other, and status what went wrong."""
@@ -297,12 +295,3 @@ class StageTraining:
         for note in dict.fromkeys(note for worker in workers for note in worker.notes):
             self.rig.reporter.warn(f"stage {self.stage.index} ({self.stage.name}): {note}")
         return combined(self.state.cache, self.before, workers)
-
-    def _write(self, state: RunState) -> None:
-        if not self.rig.world.leads:
-            return
-        name = checkpoint_name(state.stage + 1, state.epoch, state.step)
-        model = pack_model(self.rig.model, self.changing)
-        self.rig.store.write(name, model, pack_optimizer(self.optimizer, self.average.last_step()), state, self.frozen)
-        self.rig.requests.written()
-        self.rig.reporter.kept(state)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 
+Content = bytes | Callable[[BinaryIO], object]
+"""What a file is to hold, or who writes it."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -32,12 +36,41 @@ def storage_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file and flushes it to the disk; not atomic by itself."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def write_file(path: Path, content: Content) -> str:
+    """Writes a file, flushes it to the disk, and returns its SHA-256 in hex; not atomic by itself."""
+    with path.open("wb") as raw:
+        file = _Hashed(raw)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(cast(BinaryIO, file))
+        if file.error is not None:
+            raise file.error
+        raw.flush()
+        os.fsync(raw.fileno())
+        return file.digest.hexdigest()
+
+
+class _Hashed:
+    """As much of a file as torch.save needs, which makes of an error in `write` one that does not say what was wrong:
+    so it is kept here."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self._raw.write(data)
+            except OSError as error:
+                self.error = error
+            self.digest.update(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """`write_file` does."""
 
 
 def replace_file(path: Path, data: bytes) -> None:

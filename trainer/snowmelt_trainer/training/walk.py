@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import ActivationCache
-from snowmelt_trainer.training.checkpoint import best_is_gone, unpack_model
+from snowmelt_trainer.training.checkpoint import best_is_gone
 from snowmelt_trainer.training.distributed import agreed_digests
+from snowmelt_trainer.training.packing import unpack_model
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import Best, RunState, StageEnd, close_stage

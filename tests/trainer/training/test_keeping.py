@@ -1,0 +1,107 @@
+"""Checkpoints are written while training goes on, and what they hold does not change under the writer."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.contract.progress import Progress
+from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.driver.layout import Layout
+from snowmelt_trainer.driver.worker import fine_tune
+from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training import keeping, stage
+from snowmelt_trainer.training.checkpoint import CheckpointStore
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.storage import write_file
+
+Configure = Callable[..., RunConfig]
+FULL = {"strategy": "Full", "stage": {"maxEpochs": 3, "patience": 3}}
+WITHIN_S = 60.0
+
+
+def trained(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> bytes:
+    """Runs it, and returns the delivered weights."""
+    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
+    done = fine_tune(config, data, World(), send)
+    best = CheckpointStore(Layout.of(config).checkpoints).read(done.checkpoint)
+    assert best is not None
+    return best.model
+
+
+def test_the_next_epoch_trains_while_a_checkpoint_is_written(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each is held up until a step of the next epoch was made; and what it holds is of before that step."""
+    expected = trained(configure(unfreezing=FULL))
+    stepped, held_up = threading.Event(), []
+    step, write = stage.StageTraining._step, CheckpointStore.write
+
+    def slowly(store: CheckpointStore, name: str, *content: object) -> None:
+        last = name.startswith("s001-e00003")
+        held_up.append(last or stepped.wait(WITHIN_S))
+        write(store, name, *content)  # type: ignore[arg-type]
+
+    def noted(self: stage.StageTraining, number: int, batch: object) -> None:
+        step(self, number, batch)  # type: ignore[arg-type]
+        stepped.set()
+
+    def begun(self: keeping.Keeper, state: object) -> None:
+        stepped.clear()
+        keep(self, state)  # type: ignore[arg-type]
+
+    keep = keeping.Keeper.keep
+    monkeypatch.setattr(CheckpointStore, "write", slowly)
+    monkeypatch.setattr(stage.StageTraining, "_step", noted)
+    monkeypatch.setattr(keeping.Keeper, "keep", begun)
+    assert trained(configure(unfreezing=FULL, output=tmp_path / "slowly")) == expected
+    assert held_up == [True, True, True]
+
+
+def test_status_says_that_a_checkpoint_is_there_only_when_it_is(configure: Configure, tmp_path: Path) -> None:
+    config = configure(unfreezing=FULL)
+    there = []
+
+    def look(progress: Progress) -> None:
+        if progress.checkpoint is not None:
+            place = f"s{progress.checkpoint.stage:03d}-e{progress.checkpoint.epoch:05d}-b0000000"
+            there.append((Layout.of(config).checkpoints / place / "manifest.json").exists())
+
+    trained(config, look)
+    assert there
+    assert all(there)
+
+
+def test_a_disk_that_is_full_ends_the_run_with_its_reason(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second checkpoint finds no room; the first is kept."""
+    config, write = configure(unfreezing=FULL), keeping.Snapshot.pack_optimizer
+    written = []
+
+    def no_room(snapshot: keeping.Snapshot, file: object) -> None:
+        written.append(1)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(snapshot, file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(keeping.Snapshot, "pack_optimizer", no_room)
+    with pytest.raises(RunError, match="no space left") as caught:
+        trained(config)
+    assert caught.value.reason is Reason.STORAGE_FULL
+    newest = CheckpointStore(Layout.of(config).checkpoints).newest()
+    assert newest is not None
+    assert newest.state.epoch == 1
+
+
+def test_a_full_disk_is_told_through_torch_too() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_file(Path("/dev/full"), lambda file: torch.save({"weight": torch.zeros(100_000)}, file))
+    assert caught.value.errno == errno.ENOSPC
