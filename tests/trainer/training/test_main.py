@@ -142,7 +142,7 @@ def test_a_stopped_attempt_leaves_no_last_word_and_the_next_one_goes_on_from_its
         optimization={"batchSize": 45, "precision": "Float32"},
     )
     first, progress = start(config, tmp_path, 1)
-    eventually(lambda: any(shot.checkpoint for shot in snapshots(progress)), 120, "the first checkpoint")
+    eventually(lambda: any(shot.checkpoint for shot in snapshots(progress)), 200, "the first checkpoint")
     first.send_signal(signal.SIGTERM)
     assert first.wait(30) == EXIT_STOPPED
     assert all(shot.final is None for shot in snapshots(progress))
