@@ -36,7 +36,8 @@ def test_digits_is_trained_by_two_pods_on_two_nodes_as_well_as_on_one_machine(
     assert job.rayjobs() == ["digits-a1"]
     job.output.copy_to(tmp_path / "model")
     # Evaluation is in the run's own precision, in which an image that lies between two classes may fall on either side.
-    assert abs(_accuracy(tmp_path / "model", namespace.world.inputs / "digits/test") - there["test"]["accuracy"]) < 0.01
+    found = _accuracy(tmp_path / "model", namespace.world.inputs / "digits/test")
+    assert abs(found - float(there["test"]["accuracy"])) < 0.01
 
 
 def _accuracy(model: Path, images: Path) -> float:
