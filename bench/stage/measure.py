@@ -110,10 +110,10 @@ def _main(images: str, threads: str, folder: str, index: str, precision: str) ->
     epoch, _ = epoch_of(work, CASES[int(index)], Precision(precision), Path(folder))
     epoch()
     epoch()
-    print(json.dumps(_most_resident()))
+    print(json.dumps(most_resident()))
 
 
-def _most_resident(status: Path = Path("/proc/self/status")) -> int:
+def most_resident(status: Path = Path("/proc/self/status")) -> int:
     """Bytes; not getrusage's figure, which begins with that of the process that started this one."""
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

@@ -37,7 +37,8 @@ class ImageDataset(Dataset[Sample]):
     def __init__(self, samples: SampleSet, view: View, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.samples = samples
         self.view = view
-        self._cacheable = cache_bytes // (3 * view.image_size**2)
+        self.keeps = cache_bytes // (3 * view.image_size**2)
+        """How many of the first samples stay in memory."""
         self._squares: dict[int, Tensor] = {}
 
     @cached_property
@@ -81,7 +82,7 @@ class ImageDataset(Dataset[Sample]):
         square = self._squares.get(sample)
         if square is None:
             square = self.view.square(self.samples.paths[sample])
-            if sample < self._cacheable:
+            if sample < self.keeps:
                 self._squares[sample] = square
         return square
 

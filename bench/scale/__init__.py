@@ -1,0 +1,1 @@
+"""What a fit costs as the data grows: time and memory from a thousand images to sixty thousand."""
