@@ -1,4 +1,4 @@
-"""One real cluster of two nodes for the whole folder."""
+"""A real cluster of two nodes for the tests of a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _ended_like_a_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one file's last test takes it down
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster whose nodes have an image with a shell."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster") / "two-nodes")
