@@ -50,7 +50,6 @@ class Part:
     seconds: float
     cached_mib: float
     """0 where the activations were not kept."""
-    why: str
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def fit(task: Task, table: Path, scratch: Path) -> Cost:
 
 
 def _part(name: str, seconds: float, cache: CacheStatus) -> Part:
-    return Part(name, round(seconds, 2), round(cache.bytes / 2**20, 1), cache.reason)
+    return Part(name, round(seconds, 2), round(cache.bytes / 2**20, 1))
 
 
 def _document(task: Task, table: Path, scratch: Path) -> dict[str, Any]:

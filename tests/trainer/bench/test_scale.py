@@ -11,7 +11,7 @@ from hack.data.fashion_mnist import SOURCE, write
 
 
 def cost(images: int, seconds: float, memory: float) -> Cost:
-    head, last = Part("head", seconds / 2, 10.0, ""), Part("layer4", seconds / 2, 0.0, "")
+    head, last = Part("head", seconds / 2, 10.0), Part("layer4", seconds / 2, 0.0)
     return Cost(images, 0.0, (head, last), processor=seconds, peak_mib=memory, start_mib=300.0)
 
 

@@ -103,7 +103,8 @@ def written_by_parts(store: CheckpointStore, epoch: int, model: nn.Module) -> Pa
     name = checkpoint_name(1, epoch, 0)
     frozen = Frozen.of(model, HEAD)
     assert frozen is not None
-    store.write(name, pack_model(model, HEAD), b"optimizer", RunState(fingerprint="f", epoch=epoch), frozen)
+    head = pack_model(model, without=model.state_dict().keys() - HEAD)
+    store.write(name, head, b"optimizer", RunState(fingerprint="f", epoch=epoch), frozen)
     return store.directory / name
 
 

@@ -60,19 +60,15 @@ class Frozen:
         """All tensors of the model but those named; None when there are none."""
 
         def pack() -> bytes:
-            return _packed(model, lambda name: name not in changing)
+            return pack_model(model, without=changing)
 
         data = pack()
         return cls(pack, hashlib.sha256(data).hexdigest()) if data else None
 
 
-def pack_model(model: torch.nn.Module, only: Collection[str] | None = None) -> bytes:
-    """All parameters and buffers as safetensors, or only those named."""
-    return _packed(model, lambda name: only is None or name in only)
-
-
-def _packed(model: torch.nn.Module, chosen: Callable[[str], bool]) -> bytes:
-    return _as_safetensors({name: tensor for name, tensor in model.state_dict().items() if chosen(name)})
+def pack_model(model: torch.nn.Module, without: Collection[str] = ()) -> bytes:
+    """All parameters and buffers but those named, as safetensors; empty where there are none."""
+    return _as_safetensors({name: tensor for name, tensor in model.state_dict().items() if name not in without})
 
 
 def _as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
