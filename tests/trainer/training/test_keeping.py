@@ -17,7 +17,7 @@ from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.errors import RunError
-from snowmelt_trainer.training import keeping, stage
+from snowmelt_trainer.training import keeping, rig, stage
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.storage import write_file
@@ -36,13 +36,11 @@ def trained(config: RunConfig, send: Callable[[Progress], None] = lambda _: None
     return best.model
 
 
-def test_the_next_epoch_trains_while_a_checkpoint_is_written(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Each is held up until a step of the next epoch was made; and what it holds is of before that step."""
-    expected = trained(configure(unfreezing=FULL))
+def hold_up(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """From now on each checkpoint but the last of FULL is held up until a step of the next epoch was made. Returns, of
+    each, whether that came to be."""
     stepped, held_up = threading.Event(), []
-    step, write = stage.StageTraining._step, CheckpointStore.write
+    step, write, keep = stage.StageTraining._step, CheckpointStore.write, keeping.Keeper.keep
 
     def slowly(store: CheckpointStore, name: str, *content: object) -> None:
         last = name.startswith("s001-e00003")
@@ -51,18 +49,38 @@ def test_the_next_epoch_trains_while_a_checkpoint_is_written(
 
     def noted(self: stage.StageTraining, number: int, batch: object) -> None:
         step(self, number, batch)  # type: ignore[arg-type]
-        stepped.set()
+        if number > 0:  # the first is reported by then
+            stepped.set()
 
     def begun(self: keeping.Keeper, state: object) -> None:
         stepped.clear()
         keep(self, state)  # type: ignore[arg-type]
 
-    keep = keeping.Keeper.keep
     monkeypatch.setattr(CheckpointStore, "write", slowly)
     monkeypatch.setattr(stage.StageTraining, "_step", noted)
     monkeypatch.setattr(keeping.Keeper, "keep", begun)
+    return held_up
+
+
+def test_the_next_epoch_trains_while_a_checkpoint_is_written(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And what it holds is of before the steps of that epoch."""
+    expected = trained(configure(unfreezing=FULL))
+    held_up = hold_up(monkeypatch)
     assert trained(configure(unfreezing=FULL, output=tmp_path / "slowly")) == expected
     assert held_up == [True, True, True]
+
+
+def test_a_late_checkpoint_does_not_turn_status_back(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_up(monkeypatch)
+    monkeypatch.setattr(rig, "REPORT_EVERY_SECONDS", 0.0)
+    sent: list[Progress] = []
+    trained(configure(unfreezing=FULL), sent.append)
+    late = [one for one in sent if one.checkpoint is not None and one.checkpoint.step < one.progress.step]
+    assert late
+    steps = [one.progress.step for one in sent]
+    assert steps == sorted(steps)
 
 
 def test_status_says_that_a_checkpoint_is_there_only_when_it_is(configure: Configure, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Reporter:
     pace: Pace = field(default_factory=Pace)
     checkpoint: CheckpointStatus | None = None
     _due: float = float("-inf")
+    _newest: RunState | None = None
 
     def step(self, state: RunState, samples: int) -> None:
         """After an optimizer step: says so at most once a second. Costs a look at the clock, and never waits for the
@@ -56,14 +57,14 @@ class Reporter:
         self.report(state)
 
     def kept(self, state: RunState) -> None:
-        """A checkpoint of `state` lies in storage."""
+        """A checkpoint of `state` lies in storage. The run may be beyond it by now, and is shown where it is."""
         self.checkpoint = CheckpointStatus(
             stage=state.stage + 1,
             epoch=state.epoch,
             step=state.epoch * self.steps_per_epoch + state.step,
             time=datetime.now(UTC),
         )
-        self.report(state)
+        self.report(max(state, self._newest or state, key=_how_far))
 
     def tick(self, state: RunState) -> None:
         """In the course of work that is no training, such as filling a cache: says once a second that it goes on."""
@@ -77,7 +78,7 @@ class Reporter:
 
     def report(self, state: RunState, *, finished: bool = False) -> None:
         """Says at once where the run stands; `finished` when no stage follows."""
-        self._due = self.clock() + REPORT_EVERY_SECONDS
+        self._due, self._newest = self.clock() + REPORT_EVERY_SECONDS, state
         self.send(
             snapshot(
                 self.plan,
@@ -93,6 +94,10 @@ class Reporter:
                 finished=finished,
             )
         )
+
+
+def _how_far(state: RunState) -> tuple[int, int, int]:
+    return state.stage, state.epoch, state.step
 
 
 @dataclass(frozen=True)
