@@ -14,13 +14,11 @@ from typing import Any
 import torch
 
 from bench.stage.measure import most_resident
-from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.worker import build_rig
+from snowmelt_trainer.driver.worker import set_up
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.precision import place_model
 from snowmelt_trainer.training.walk import walk
 
 VALIDATION = 10
@@ -109,17 +107,7 @@ def fit(task: Task, table: Path, scratch: Path) -> Cost:
     config = RunConfig.model_validate(_document(task, table, scratch))
     data = open_data(config.data, seed=0, volumes_root="")
     reading = time.perf_counter() - began
-    backbone = build_backbone(
-        config.backbone,
-        num_classes=len(data.classes),
-        dropout=0.0,
-        seed=0,
-        volumes_root="",
-        image_size=task.image_size,
-    )
-    world = World()
-    place_model(backbone.model, world.device)
-    rig = build_rig(config, data, world, lambda _: None, backbone)
+    _, rig = set_up(config, data, World(), lambda _: None)
     for loader in (rig.train, rig.validation):
         loader.dataset.keeps = task.decoded_mib * 2**20 // (3 * task.image_size**2)
     rows = walk(rig).state.rows
@@ -150,6 +138,7 @@ def _document(task: Task, table: Path, scratch: Path) -> dict[str, Any]:
             "batchSize": 128,
             "cache": {"mode": "Always", "maxBytes": task.cache_mib * 2**20},
             "headStart": "Solver",
+            "regularization": {"dropout": 0.0},
         },
         "output": {"uri": f"file://{scratch}/model"},
     }

@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 
 from bench.stage.plain import PlainLoop
-from bench.stage.work import CASES, CLASSES, Case, Work, config_of
-from snowmelt_trainer.backbones import build_backbone
+from bench.stage.work import CASES, Case, Work, config_of
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.worker import build_rig
+from snowmelt_trainer.driver.worker import set_up
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
@@ -42,10 +41,7 @@ def epoch_of(work: Work, case: Case, precision: Precision, folder: Path) -> tupl
     its network and data)."""
     config = config_of(work, case, precision, folder)
     data = open_data(config.data, seed=0, volumes_root="")
-    backbone = build_backbone(
-        config.backbone, num_classes=CLASSES, dropout=0.2, seed=0, volumes_root="", image_size=work.image_size
-    )
-    rig = build_rig(config, data, World(), lambda _: None, backbone)
+    backbone, rig = set_up(config, data, World(), lambda _: None)
     stage = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
     if case.unfreeze is not None:
         return stage.epoch, stage
@@ -67,12 +63,12 @@ def time_epochs(
     torch.set_num_threads(work.threads)
     running = [epoch_of(work, case, precision, folder / f"{precision}-{i}") for i, case in enumerate(CASES)]
     found = [Epochs() for _ in CASES]
-    for (epoch, _), epochs in zip(running, found, strict=True):
-        epochs.first = _timed(epoch, 1)[0]
+    for one, epochs in zip(running, found, strict=True):
+        epochs.first = _timed(*one, 1)[0]
     for repeat in range(repeats):
         for turn in range(len(CASES)):
             index = (repeat + turn) % len(CASES)
-            seconds, processor = _timed(running[index][0], CASES[index].epochs)
+            seconds, processor = _timed(*running[index], CASES[index].epochs)
             found[index].seconds.append(seconds)
             found[index].processor.append(processor)
         say(f"{precision}, repeat {repeat + 1}: " + ", ".join(f"{one.seconds[-1]:.3f}" for one in found) + " s")
@@ -81,11 +77,12 @@ def time_epochs(
     return found
 
 
-def _timed(epoch: Callable[[], None], times: int) -> tuple[float, float]:
-    """Seconds, and seconds of processor time, of one of so many epochs."""
+def _timed(epoch: Callable[[], None], stage: StageTraining, times: int) -> tuple[float, float]:
+    """Seconds, and seconds of processor time, of one of so many epochs, the last one's checkpoint included."""
     started, worked = time.perf_counter(), time.process_time()
     for _ in range(times):
         epoch()
+    stage.keeper.settle()  # or it would be written in the next case's time
     return (time.perf_counter() - started) / times, (time.process_time() - worked) / times
 
 

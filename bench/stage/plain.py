@@ -1,4 +1,5 @@
-"""The plain loop: what one writes by hand to fine-tune everything. Images lie in memory, decoded and normalised."""
+"""The plain loop: what one writes by hand to fine-tune everything, in our arithmetic and memory format. Images lie in
+memory, decoded and normalised."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.data.loading import ImageDataset
-from snowmelt_trainer.training.precision import autocast
+from snowmelt_trainer.training.precision import autocast, place
 
 DEVICE = torch.device("cpu")
 
@@ -29,7 +30,7 @@ class PlainLoop:
         self.model.train()
         for ids in torch.randperm(len(self.labels)).split(self.batch):
             with autocast(self.precision, DEVICE):
-                logits = self.model(self.images[ids])
+                logits = self.model(place(self.images[ids], DEVICE))
             loss = functional.cross_entropy(logits.float(), self.labels[ids], label_smoothing=0.1)
             torch.autograd.backward(loss)
             self.optimizer.step()
@@ -49,4 +50,4 @@ class PlainLoop:
 
 
 def _in_memory(dataset: ImageDataset) -> tuple[Tensor, Tensor]:
-    return torch.stack([dataset[i][0] for i in range(len(dataset))]), dataset.labels
+    return place(torch.stack([dataset[i][0] for i in range(len(dataset))]), DEVICE), dataset.labels

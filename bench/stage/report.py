@@ -36,8 +36,9 @@ def page(found: Mapping[Precision, Figures], work: Work, *, images: int, today: 
 
 {work.architecture} at {work.image_size} px, {images:,} images of Fashion-MNIST, a tenth of them for validation, batches
 of {work.batch_size}, no augmentation, one worker, no Ray. All cases run in one process and take turns, {repeats} times;
-each time is that of a whole epoch with its validation, and of ours also with its checkpoint on disk. The plain loop
-reads its images from memory, decoded and normalised, and writes nothing. "Times as fast" is the median of the ratios to
+each time is that of a whole epoch with its validation, and of ours also with its checkpoint on disk. The plain loop has
+our precision and memory format (channels_last), reads its images from memory, decoded and normalised, and writes
+nothing. "Times as fast" is the median of the ratios to
 the plain loop in the same repeat, with the smallest and the largest in brackets; on a machine that others use, the
 ratios of processor time are the steadier ones. Memory is the most that a new process
 had resident in two epochs.

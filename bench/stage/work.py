@@ -10,7 +10,6 @@ from hack.data.fashion_mnist import SOURCE, write
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.optimization import Precision
 
-CLASSES = 10
 MOST_EPOCHS = 10_000
 """No stage of the benchmark ends by itself."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from snowmelt_trainer.backbones import Cut, LayerGroup, build_backbone
+from snowmelt_trainer.backbones import Cut, LayerGroup
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, CacheStatus, Progress
 from snowmelt_trainer.data.loading import ImageDataset
@@ -44,10 +44,7 @@ def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) ->
 
 def rig_for(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Rig:
     data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    backbone = build_backbone(
-        config.backbone, num_classes=10, dropout=0.2, seed=0, volumes_root="", image_size=config.data.image_size
-    )
-    return worker.build_rig(config, data, World(), send, backbone)
+    return worker.set_up(config, data, World(), send)[1]
 
 
 def caches(trained: Trained) -> list[CacheStatus | None]:

@@ -88,17 +88,8 @@ def fine_tune(
     Raises:
         RunError: whatever ends the run for a reason that its owner can act on.
     """
-    backbone = build_backbone(
-        config.backbone,
-        num_classes=len(data.classes),
-        dropout=config.optimization.regularization.dropout,
-        seed=config.optimization.seed,
-        volumes_root=config.volumes_root,
-        image_size=config.data.image_size,
-    )
-    place_model(backbone.model, world.device)
-    rig = replace(build_rig(config, data, world, send, backbone), requests=requests or CheckpointRequests())
-    walked = walk(rig)
+    backbone, rig = set_up(config, data, world, send)
+    walked = walk(replace(rig, requests=requests or CheckpointRequests()))
     test: Metrics = {}
     if data.test is not None:
         loader = _evaluation_loader(config, data.test, world, backbone)
@@ -132,6 +123,26 @@ def _requests(config: RunConfig, world: World, handover: Handover) -> Checkpoint
         every_seconds=CHECKPOINT_EVERY_SECONDS if by_steps is None else None,
         enabled=elastic,
     )
+
+
+def set_up(
+    config: RunConfig, data: TargetData, world: World, send: Callable[[Progress], None]
+) -> tuple[BuiltBackbone, Rig]:
+    """The network on the worker's device, and all that the stages need.
+
+    Raises:
+        RunError: the backbone cannot be built; or as `build_rig`.
+    """
+    backbone = build_backbone(
+        config.backbone,
+        num_classes=len(data.classes),
+        dropout=config.optimization.regularization.dropout,
+        seed=config.optimization.seed,
+        volumes_root=config.volumes_root,
+        image_size=config.data.image_size,
+    )
+    place_model(backbone.model, world.device)
+    return backbone, build_rig(config, data, world, send, backbone)
 
 
 def build_rig(
