@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from snowmelt_operator.api.reasons import Reason
-from snowmelt_operator.pods.pod import Container, Pod, Terminated
+from snowmelt_operator.pods.pod import CRASH_LOOP, Container, Pod, Terminated
 
 SILENT = ("ContainerCreating", "PodInitializing", "")
 """A container waits so, without a word, while volumes are mounted and images pulled."""
@@ -41,7 +41,7 @@ _WAITING = {
         Reason.CONTAINER_START_ERROR,
     ),
     "ImageVolumeMountFailed": Reason.VOLUME_ERROR,
-    "CrashLoopBackOff": Reason.CONTAINER_CRASH_LOOP_BACK_OFF,
+    CRASH_LOOP: Reason.CONTAINER_CRASH_LOOP_BACK_OFF,
 }
 _ENDED = {
     OOM_KILLED: Reason.CONTAINER_OOM_KILLED,
@@ -160,7 +160,7 @@ def _unscheduled(pod: Pod) -> Finding | None:
 
 def _waiting(pod: Pod) -> Finding | None:
     for container in pod.containers:
-        waiting, before = container.state.waiting, container.last_state.terminated
+        waiting, before = container.waiting, container.ended
         if waiting is None or (reason := _WAITING.get(waiting.reason)) is None:
             continue
         if reason is Reason.CONTAINER_CRASH_LOOP_BACK_OFF and before is not None:

@@ -8,6 +8,9 @@ from typing import Any
 from snowmelt_operator.render.labelled import OfAttempt, Part
 
 
+CRASH_LOOP = "CrashLoopBackOff"
+
+
 class _Spec(Part):
     node_name: str = ""
 
@@ -47,6 +50,15 @@ class Container(Part):
     def ended(self) -> Terminated | None:
         """How it ended the last time."""
         return self.state.terminated or self.last_state.terminated
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """What it waits for. Between two restarts that is CrashLoopBackOff, which not every kubelet writes: the status
+        may go on showing how the container ended."""
+        ended = self.state.terminated
+        if ended is None or ended.exit_code == 0 or self.restart_count == 0:
+            return self.state.waiting
+        return Waiting(reason=CRASH_LOOP)
 
 
 class PodCondition(Part):

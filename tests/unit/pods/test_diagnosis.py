@@ -57,6 +57,14 @@ LASTING: dict[str, tuple[dict[str, Any], Reason, str, bool]] = {
         waiting("CrashLoopBackOff", "back-off 40s restarting failed container", restarts=3, last=ended("Error", 1)),
         *(Reason.CONTAINER_CRASH_LOOP_BACK_OFF, "exit code 1; 3 restarts", False),
     ),
+    "a container that waits to be started again, of which the kubelet says only how it ended": (
+        {
+            "phase": "Running",
+            "conditions": [SCHEDULED],
+            "containerStatuses": [container(terminated=ended("Error", 3), restarts=3, last=ended("Error", 3))],
+        },
+        *(Reason.CONTAINER_CRASH_LOOP_BACK_OFF, "exit code 3; 3 restarts", False),
+    ),
     "a container that is killed again and again": (
         waiting("CrashLoopBackOff", "back-off 40s", restarts=3, last=ended("OOMKilled", 137)),
         *(Reason.CONTAINER_OOM_KILLED, "OOMKilled, exit code 137", False),
