@@ -7,7 +7,6 @@ from typing import Any
 
 from snowmelt_operator.render.labelled import OfAttempt, Part
 
-
 CRASH_LOOP = "CrashLoopBackOff"
 
 

@@ -38,12 +38,12 @@ def test_a_stage_ends_after_as_many_stale_epochs_as_patience_allows() -> None:
     assert trained(counts(50), counts(40), counts(60), counts(60), counts(59)).ended is StageEnd.PLATEAU
 
 
-def test_an_epoch_while_the_rate_still_rises_is_not_counted_by_patience() -> None:
-    def ended_after(*rising: bool) -> StageEnd | None:
+def test_an_epoch_while_the_rate_is_high_is_not_counted_by_patience() -> None:
+    def ended_after(*high: bool) -> StageEnd | None:
         state = trained(counts(50))
-        for now in rising:
+        for now in high:
             state = after_epoch(
-                state, counts(40), limits=LIMITS, max_epochs=10, target=None, checkpoint="c", rising=now
+                state, counts(40), limits=LIMITS, max_epochs=10, target=None, checkpoint="c", rate_is_high=now
             )
         return state.ended
 

@@ -65,7 +65,7 @@ def test_an_object_left_out_takes_the_defaults_of_its_fields() -> None:
     by_path = dict(FIELDS)
     assert by_path["spec.optimization"]["default"] == {}
     assert by_path["spec.optimization.regularization"]["default"] == {}
-    assert by_path["spec.optimization.regularization.dropout"]["default"] == 0.2
+    assert by_path["spec.optimization.regularization.dropout"]["default"] == 0.0
 
 
 def test_nothing_in_status_has_a_default() -> None:

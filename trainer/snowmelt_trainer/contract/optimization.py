@@ -95,7 +95,7 @@ class Regularization(Contract):
 
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Decoupled weight decay; never applied to biases, normalisation layers and other vectors."""
-    dropout: Share = 0.2
+    dropout: Share = 0.0
     """Dropout before the new head's linear layer."""
     label_smoothing: Share = 0.1
     """Share of the label's probability spread over all classes."""

@@ -91,8 +91,8 @@ class StageLimits(Contract):
     max_epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
     """Most epochs in one stage."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
-    """Epochs without improvement of the validation metric after which the stage ends, not counting those in which
-    OneCycle's learning rate still rises."""
+    """Epochs without improvement of the validation metric after which the stage ends, not counting those before
+    the schedule has brought the learning rate down to half its peak."""
     min_delta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """By how much the metric must improve to count as an improvement."""
 

@@ -34,9 +34,11 @@ def rate_factor(schedule: Schedule, step: int, total: int) -> float:
     return _cosine(1.0, LAST, (step - rise) / max(1, total - 1 - rise))
 
 
-def rising(schedule: Schedule, steps: int, total: int) -> bool:
-    """Whether the rate has not reached its peak after `steps` of `total` optimizer steps."""
-    return steps < _rise(schedule, total)
+def is_high(schedule: Schedule, steps: int, total: int) -> bool:
+    """Whether the rate, after `steps` of `total` optimizer steps, has yet to come down to half its peak. What a stage
+    learns shows only then; Constant, which never comes down, is not high."""
+    rise = _rise(schedule, total)
+    return schedule is not Schedule.CONSTANT and steps < rise + (total - 1 - rise) / 2
 
 
 def _rise(schedule: Schedule, total: int) -> int:

@@ -24,7 +24,7 @@ from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.optimizers import build_optimizer, rate_factor, rising, set_rate
+from snowmelt_trainer.training.optimizers import build_optimizer, is_high, rate_factor, set_rate
 from snowmelt_trainer.training.packing import unpack_optimizer
 from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.rig import Rig
@@ -262,8 +262,8 @@ class StageTraining:
             max_epochs=stage.max_epochs,
             target=unfreezing.target,
             checkpoint=name,
-            rising=self.solver is None
-            and rising(self.schedule, (before.epoch + 1) * rig.train.steps, self.total_steps),
+            rate_is_high=self.solver is None
+            and is_high(self.schedule, (before.epoch + 1) * rig.train.steps, self.total_steps),
         )
         record = Epoch(
             stage=state.stage + 1,

@@ -100,16 +100,15 @@ def after_epoch(
     max_epochs: int,
     target: Target | None,
     checkpoint: str,
-    rising: bool = False,
+    rate_is_high: bool = False,
 ) -> RunState:
     """The state after one more epoch of the current stage, evaluated as `counts`; `checkpoint` will hold these very
-    weights. While the learning rate is `rising`, an epoch without improvement says nothing, and patience does not
-    count it."""
+    weights. While `rate_is_high`, an epoch without improvement says nothing, and patience does not count it."""
     metric = deciding_metric(target)
     values = counts.values
     epoch = state.epoch + 1
     better = improves(metric, values[metric], state.stage_best[metric] if state.stage_best else None, limits.min_delta)
-    stale = 0 if better or rising else state.stale + 1
+    stale = 0 if better or rate_is_high else state.stale + 1
     best = Best(checkpoint=checkpoint, stage=state.stage + 1, epoch=epoch, values=values)
     return state.model_copy(
         update={
