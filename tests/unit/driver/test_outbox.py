@@ -210,6 +210,14 @@ def test_an_endpoint_that_cannot_be_used_does_not_reach_the_training(endpoint: P
     assert not outbox.close(0.2)
 
 
+def test_what_comes_after_the_outbox_gave_up_is_not_called_delivered() -> None:
+    outbox = ProgressOutbox(ProgressEndpoint(url="https://127.0.0.1:1/", ca_file="/absent/ca.pem"), None, pacing=FAST)
+    assert outbox._thread is not None
+    outbox._thread.join()
+    outbox.put(snapshot(0, final=True))
+    assert not outbox.close(0.2)
+
+
 def test_without_an_endpoint_nobody_listens_and_nothing_is_missing() -> None:
     outbox = ProgressOutbox(None, None)
     outbox.put(snapshot(0, final=True))

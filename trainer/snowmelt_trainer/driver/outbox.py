@@ -101,7 +101,8 @@ class ProgressOutbox:
         self._last_sent_at = float("-inf")
         self._not_before = float("-inf")
         self._failures = 0
-        self._refused = False
+        self._lost = False
+        """Whether the newest snapshot will never be acknowledged."""
         self._over = endpoint is None
         self._closing = False
         self._said: set[str] = set()
@@ -113,10 +114,10 @@ class ProgressOutbox:
     def put(self, progress: Progress) -> None:
         """Hand over the newest snapshot, which replaces an earlier one. Never waits for the network, never raises."""
         with self._changed:
+            self._lost = self._over
             if self._over:
                 return
             self._unsent = progress
-            self._refused = False
             if progress.final is not None:
                 self._not_before = float("-inf")
             self._changed.notify_all()
@@ -137,7 +138,7 @@ class ProgressOutbox:
             self._changed.notify_all()
             while self._waiting_to_send() and time.monotonic() < deadline:
                 self._changed.wait(deadline - time.monotonic())
-            delivered = self._unsent is None and not self._refused
+            delivered = self._unsent is None and not self._lost
             if not delivered:
                 self._say("close", "the newest progress was not acknowledged by %s", self._url())
             self._over = True
@@ -225,7 +226,7 @@ class ProgressOutbox:
                 self._say("retry", "not acknowledged by %s, will try again: %s", self._url(), words)
             elif answer is Answer.REFUSED:
                 self._say("refused", "a snapshot was refused by %s: %s", self._url(), words)
-                self._refused = self._unsent is progress
+                self._lost = self._unsent is progress
                 self._forget(progress)
             else:
                 self._say("over", "no longer reported, because %s answered %s", self._url(), words)
