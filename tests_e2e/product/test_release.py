@@ -28,11 +28,7 @@ def test_an_upgrade_under_a_running_job_neither_stops_nor_repeats_it(world: Worl
     job = namespace.apply(long_job("upgraded", epochs=12))
     job.await_epoch(1)
     before = {pod["metadata"]["name"] for pod in world.operator_pods()}
-    world.helm(
-        "upgrade", RELEASE, CHART, "--namespace", SYSTEM, "--reuse-values", "--set", "logLevel=DEBUG", "--wait",
-        "--timeout", "5m",
-    )  # fmt: skip
-    world.await_operator()
+    world.upgrade({"logLevel": "DEBUG"})
     eventually(lambda: not before & {pod["metadata"]["name"] for pod in world.operator_pods()}, "old pods stay", 90.0)
     status = job.complete()
     assert job.rayjobs() == ["upgraded-a1"]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from hack.kube.controlplane import eventually
-from hack.kube.helm import CHART
 from tests_e2e.product.jobs import ASKS_EVERY_S, Job, long_job
 from tests_e2e.product.measured import Measured
 from tests_e2e.product.said import SAID_WITHIN_S
-from tests_e2e.product.world import RELEASE, SYSTEM, Namespace, World
+from tests_e2e.product.world import Namespace, World
 
 STALL_S = 15
 
@@ -21,17 +19,9 @@ STALL_S = 15
 @pytest.fixture
 def impatient(world: World) -> Iterator[None]:
     """An operator that calls a trainer stalled after so many seconds."""
-    set_environment(world, [{"name": "SNOWMELT_STALL_SECONDS", "value": str(STALL_S)}])
+    world.upgrade({"extraEnv": [{"name": "SNOWMELT_STALL_SECONDS", "value": str(STALL_S)}]})
     yield
-    set_environment(world, [])
-
-
-def set_environment(world: World, variables: list[dict[str, Any]]) -> None:
-    world.helm(
-        "upgrade", RELEASE, CHART, "--namespace", SYSTEM, "--reuse-values", "--wait", "--timeout", "5m",
-        values={"extraEnv": variables},
-    )  # fmt: skip
-    world.await_operator()
+    world.upgrade({"extraEnv": []})
 
 
 @pytest.mark.usefixtures("impatient")

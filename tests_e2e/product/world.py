@@ -100,6 +100,15 @@ class World:
             values=values,
         )  # fmt: skip
 
+    def upgrade(self, values: dict[str, Any]) -> None:
+        """`helm upgrade` with these values over those that are there, and wait for the new pods."""
+        self.helm(
+            "upgrade", RELEASE, CHART, "--namespace", SYSTEM, "--reuse-values",
+            "--wait", f"--timeout={READY_WITHIN_S:.0f}s",
+            values=values,
+        )  # fmt: skip
+        self.await_operator()
+
     def advertise(self, node: str, resource: str, number: int) -> None:
         """Let a node say that it has so many of a resource; a kubelet leaves resources that it does not know alone."""
         patch = {"status": {"capacity": {resource: str(number)}, "allocatable": {resource: str(number)}}}
