@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import ray.exceptions
@@ -155,6 +156,15 @@ def test_snapshots_are_numbered_and_never_go_back() -> None:
     assert [progress.progress.percent for progress in sent] == [0, 10, 40, 40, 50, 100]
     assert {progress.attempt for progress in sent} == {3}
     assert [Progress.model_validate_json(line) for line in file.getvalue().splitlines()] == sent
+
+
+def test_a_file_that_cannot_be_written_costs_progress_and_nothing_else() -> None:
+    sent: list[Progress] = []
+    with Path("/dev/full").open("w") as file:
+        announcer = Announcer(1, sent.append, file)
+        announcer(snapshot(10))
+        announcer(snapshot(20))
+    assert [progress.progress.percent for progress in sent] == [10, 20]
 
 
 def test_a_driver_started_anew_in_the_same_attempt_goes_on_above_the_numbers_of_the_one_before() -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
@@ -38,9 +39,20 @@ class Announcer:
                 log.info("%s", one_line(numbered))
             self.newest = numbered
             self.put(numbered)
-            if self.file is not None:
-                self.file.write(numbered.model_dump_json(by_alias=True, exclude_none=True) + "\n")
-                self.file.flush()
+            self._write(numbered)
+
+    def _write(self, progress: Progress) -> None:
+        """Progress that cannot be written, as on a full disk, is never worth a training step."""
+        if self.file is None:
+            return
+        try:
+            self.file.write(progress.model_dump_json(by_alias=True, exclude_none=True) + "\n")
+            self.file.flush()
+        except OSError as error:
+            log.warning("progress is no longer written to %s: %s", self.file.name, error)
+            with suppress(OSError):  # what it could not write, it tries to write once more
+                self.file.close()
+            self.file = None
 
     def started(self) -> None:
         """Announces that the attempt is under way, before anything is known."""
