@@ -1,8 +1,8 @@
 """A containerd root that has the images already, to be shared by nodes.
 
 Gigabytes are unpacked once a machine, not once a node and a run: a node's own root begins as hard links to the seed's
-files. That is safe because containerd and overlayfs never write into a layer or a blob that is there; the databases,
-which they do write, are copied.
+files, and the layout's blobs are links to them too. That is safe because neither containerd nor overlayfs nor skopeo
+ever writes into a layer or a blob that is there; the databases, which containerd does write, are copied.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hack.kube.kubectl import ControlPlaneError
 
 LARGE = 2**29
 """Layers from this size on, in bytes, decide whether a seed serves; smaller ones are sent to the nodes afterwards."""
+CONTENT = "io.containerd.content.v1.content/blobs"
 CTR = ("ctr", "--namespace", "k8s.io", "--address")
 CONFIG = 'version = 2\noom_score = 0\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
 
@@ -57,7 +58,19 @@ def _make(seed: Path, layout: Path, names: tuple[str, ...]) -> None:
                 write_archive(archive, layout, entries, list(_all_blobs(layout, names)))
             if importing.wait() != 0:
                 raise ImagesError("containerd refused the images; what it said stands above")
+        share_blobs(layout, root / CONTENT)
         root.rename(seed)
+
+
+def share_blobs(layout: Path, content: Path) -> None:
+    """Makes the layout's blobs hard links to the same ones of a containerd's content, so that they lie on disk once."""
+    for blob in content.glob("*/*"):
+        same = layout / "blobs" / blob.relative_to(content)
+        if same.is_file() and not same.samefile(blob):
+            link = same.with_name(f"{same.name}.link")
+            link.unlink(missing_ok=True)
+            link.hardlink_to(blob)
+            link.replace(same)
 
 
 @contextmanager

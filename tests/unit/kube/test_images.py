@@ -13,6 +13,7 @@ from hack.images.base import mirror
 from hack.images.build import pip_configuration
 from hack.images.commands import ImagesError
 from hack.images.layout import NAME, blobs_of, entries_of, write_archive
+from hack.images.seed import share_blobs
 
 IMAGE = "localhost/some/image:1"
 
@@ -77,3 +78,15 @@ def test_pips_settings_go_along_but_for_files_of_this_machine() -> None:
         "global.cert='/a.pem'\nglobal.index-url='https://a.test/simple'\n:env:.timeout='9'\n:env:.find-links='/w'\n"
     )
     assert pip_configuration(listed) == "[global]\nindex-url = https://a.test/simple\ntimeout = 9\n"
+
+
+def test_blobs_that_containerd_has_too_lie_on_disk_once(layout: Path, tmp_path: Path) -> None:
+    content = tmp_path / "containerd" / "blobs"
+    (content / "sha256").mkdir(parents=True)
+    for name in ("l1", "elsewhere"):
+        (content / "sha256" / name).write_text("one")
+    share_blobs(layout, content)
+    blobs = layout / "blobs" / "sha256"
+    assert (blobs / "l1").samefile(content / "sha256" / "l1")
+    assert (blobs / "l2").read_text() == "two"
+    assert sorted(file.name for file in blobs.iterdir()) == ["c", "l1", "l2", "m"]
