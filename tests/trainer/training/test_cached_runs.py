@@ -177,8 +177,8 @@ def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training waits for each checkpoint, so that a test that cuts a run off after one knows where that is."""
     keep = Keeper.keep
 
-    def settled(self: Keeper, state: RunState) -> None:
-        keep(self, state)
+    def settled(self: Keeper, state: RunState, *, passable: bool = False) -> None:
+        keep(self, state, passable=passable)
         self.settle()
 
     monkeypatch.setattr(Keeper, "keep", settled)

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,21 +125,41 @@ class CheckpointStore:
 
     def read(self, name: str) -> Checkpoint | None:
         """A checkpoint by name; None, with a warning in the log, when it is missing or damaged."""
+        files = self._sound_files(name, (MODEL, OPTIMIZER, STATE))
+        if files is None:
+            return None
+        try:
+            state = RunState.model_validate_json(files[STATE])
+            return Checkpoint(name, state, _whole_model(files), files[OPTIMIZER])
+        except (ValueError, SafetensorError) as error:
+            log.warning("checkpoint %s is passed over: %s", self.directory / name, error)
+            return None
+
+    def read_model(self, name: str) -> bytes | None:
+        """The whole network of a checkpoint, as `pack_model` packs it, without the much larger rest; None, with a
+        warning in the log, when it is missing or damaged."""
+        files = self._sound_files(name, (MODEL,))
+        try:
+            return None if files is None else _whole_model(files)
+        except SafetensorError as error:
+            log.warning("checkpoint %s is passed over: %s", self.directory / name, error)
+            return None
+
+    def _sound_files(self, name: str, wanted: Sequence[str]) -> dict[str, bytes] | None:
+        """These files and the frozen tensors, where there are any; None unless all match the manifest."""
         directory = self.directory / name
         try:
             manifest = json.loads((directory / MANIFEST).read_bytes())
-            expected = [MODEL, OPTIMIZER, STATE, *([FROZEN] if FROZEN in manifest else [])]
+            expected = [*wanted, *([FROZEN] if FROZEN in manifest else [])]
             files = {file: (directory / file).read_bytes() for file in expected}
             damaged = [file for file, data in files.items() if hashlib.sha256(data).hexdigest() != manifest.get(file)]
-            if damaged:
-                log.warning("checkpoint %s is passed over: %s differs from its manifest", directory, ", ".join(damaged))
-                return None
-            state = RunState.model_validate_json(files[STATE])
-            model = joined(files[MODEL], files[FROZEN]) if FROZEN in files else files[MODEL]
-        except (OSError, ValueError, AttributeError, TypeError, SafetensorError, ValidationError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             log.warning("checkpoint %s is passed over: %s", directory, error)
             return None
-        return Checkpoint(name, state, model, files[OPTIMIZER])
+        if damaged:
+            log.warning("checkpoint %s is passed over: %s differs from its manifest", directory, ", ".join(damaged))
+            return None
+        return files
 
     def _names(self) -> list[str]:
         with storage_errors(self.directory):
@@ -167,6 +188,10 @@ class CheckpointStore:
             return RunState.model_validate_json((self.directory / name / STATE).read_bytes())
         except (OSError, ValidationError):
             return None
+
+
+def _whole_model(files: Mapping[str, bytes]) -> bytes:
+    return joined(files[MODEL], files[FROZEN]) if FROZEN in files else files[MODEL]
 
 
 def best_is_gone(directory: Path) -> RunError:

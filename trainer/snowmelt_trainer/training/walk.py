@@ -40,7 +40,8 @@ def walk(rig: Rig) -> Walked:
     target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
     while state.stage < len(rig.plan) and not target_met:
         stage = rig.plan[state.stage]
-        agreed_digests(rig.model, rig.world, f"before stage {state.stage + 1} ({stage.name})")
+        if rig.world.size > 1:
+            agreed_digests(rig.model, rig.world, f"before stage {state.stage + 1} ({stage.name})")
         if state.ended is None:
             log.info(
                 "stage %d/%d %s: training %s", state.stage + 1, len(rig.plan), stage.name, ", ".join(stage.trainable)
@@ -88,8 +89,8 @@ def _resume(rig: Rig) -> tuple[RunState, bytes]:
 
 def _restore_best(rig: Rig, state: RunState) -> None:
     name = state.best.checkpoint if state.best else ""
-    found = rig.store.read(name) if rig.world.leads else None
-    data = rig.world.from_leader(found.model if found else b"")
+    found = rig.store.read_model(name) if rig.world.leads else None
+    data = rig.world.from_leader(found or b"")
     if not data:
         raise best_is_gone(rig.store.directory / name)
     unpack_model(rig.model, data)
