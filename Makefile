@@ -19,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Much of a test is waiting for a Ray or an API server to start, so two at a time pay even on two cores.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage bench-scale images e2e e2e-core e2e-inputs e2e-yours cluster-up cluster-down clean
+.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage bench-scale images e2e e2e-core e2e-inputs e2e-yours cluster-up cluster-down test-gpu clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ cluster-down: setup ## end that cluster without a trace
 
 test-cluster: setup ## the tests of that cluster (Linux, root)
 	$(BIN)/python -m pytest tests_e2e/cluster
+
+test-gpu: setup ## the tests of training on a GPU (on a machine that has one)
+	$(BIN)/python -m pytest tests_gpu $(PYTEST_ARGS)
 
 clean: ## remove what was made in this checkout (not the cache)
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache out

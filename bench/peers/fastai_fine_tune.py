@@ -57,7 +57,7 @@ def loaders(trial: Trial) -> Any:
         seed=trial.seed,
         item_tfms=Resize(task.image_size),
         batch_tfms=[Normalize.from_stats(mean, std)],
-        device="cpu",
+        device=trial.setting.device,
     )
 
 

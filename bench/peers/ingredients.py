@@ -46,7 +46,7 @@ def network(trial: Trial) -> nn.Module:
     ).model
     if trial.setting.channels_last:
         model.to(memory_format=torch.channels_last)
-    return model
+    return model.to(trial.setting.device)
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -99,14 +99,16 @@ def training_loader(trial: Trial) -> DataLoader[Any]:
         shuffle=True,
         drop_last=size % BATCH == 1,
         generator=torch.Generator().manual_seed(trial.seed),
+        pin_memory=trial.setting.device == "cuda",
     )
 
 
 def arranged(images: Tensor, setting: Setting) -> Tensor:
-    """Images in the memory format of the cell."""
-    return images.contiguous(memory_format=torch.channels_last) if setting.channels_last else images
+    """Images on the device and in the memory format of the cell."""
+    there = images.to(setting.device, non_blocking=True)
+    return there.contiguous(memory_format=torch.channels_last) if setting.channels_last else there
 
 
 def autocast(setting: Setting) -> contextlib.AbstractContextManager[Any]:
     """The precision of the cell."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=setting.bfloat16)
+    return torch.autocast(setting.device, dtype=torch.bfloat16, enabled=setting.bfloat16)

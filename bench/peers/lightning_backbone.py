@@ -29,6 +29,7 @@ def fit(trial: Trial, record: Record) -> nn.Module:
         )
         record.start()
         fitting.fit(module, loader)
+    module.to(trial.setting.device)  # Lightning has taken it back
     record.look(module)
     record.finish()
     return module

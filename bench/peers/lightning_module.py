@@ -77,7 +77,7 @@ def trainer(trial: Trial, folder: Path, epochs: int, callbacks: list[Any], **mor
     warnings.filterwarnings("ignore", module="lightning")
     return lightning.Trainer(
         max_epochs=epochs,
-        accelerator="cpu",
+        accelerator="gpu" if trial.setting.device == "cuda" else "cpu",
         devices=1,
         default_root_dir=folder,
         callbacks=callbacks,

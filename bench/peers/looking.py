@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+import torch
 from torch import nn
 
 from bench.peers.protocol import Trial
@@ -52,11 +53,19 @@ def accuracy_on(samples: SampleSet, trial: Trial) -> Callable[[nn.Module], float
     """A function that measures a model by `snowmelt_trainer.training.evaluate`; it keeps the decoded images."""
     task, setting = trial.task, trial.setting
     view = View(task.image_size, IMAGENET_PREPROCESSING, Augmentation.NONE)
+    world = World(device=torch.device(setting.device))
     loader = EvaluationLoader(ImageDataset(samples, view), batch=BATCH, rank=0, world=1)
     precision = Precision.BFLOAT16 if setting.bfloat16 else Precision.FLOAT32
 
     def accuracy(model: nn.Module) -> float:
-        counts = evaluate(model, loader, classes=len(task.classes), world=World(), precision=precision)
+        counts = evaluate(
+            model,
+            loader,
+            classes=len(task.classes),
+            world=world,
+            precision=precision,
+            preprocessing=IMAGENET_PREPROCESSING,
+        )
         return sum(counts.correct) / sum(counts.total)
 
     return accuracy
@@ -65,4 +74,4 @@ def accuracy_on(samples: SampleSet, trial: Trial) -> Callable[[nn.Module], float
 def recorder(trial: Trial, splits: dict[Split, SampleSet]) -> Record:
     """A record that looks at the validation images twice in an epoch."""
     every = max(1, len(splits[Split.TRAIN]) // LOOKS_PER_EPOCH)
-    return Record(accuracy_on(splits[Split.VALIDATION], trial), trial.budget, every)
+    return Record(accuracy_on(splits[Split.VALIDATION], trial), trial.budget, every, device=trial.setting.device)

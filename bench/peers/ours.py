@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from bench.peers.ingredients import BATCH, WEIGHT_DECAY, network, rate_of
@@ -20,6 +21,7 @@ from bench.peers.protocol import Trial
 from bench.peers.record import Record
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.contract.run import RunConfig
+from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.relay import Sender
@@ -27,6 +29,7 @@ from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import evaluate as evaluation
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.packing import unpack_model
 
 
@@ -56,10 +59,11 @@ def _fit(trial: Trial, record: Record, unfreezing: dict[str, Any], optimization:
         config = configuration(trial, Path(folder), unfreezing, optimization)
         Layout.of(config).checkpoints.mkdir(parents=True)
         data = open_data(config.data, seed=trial.seed, volumes_root="/")
-        with _own_evaluation_uncounted(record):
+        followed = Followed(record, len(data.train))
+        with _own_evaluation_noted(record, followed):
             record.start()
             with suppress(BudgetSpentError):
-                fine_tune(config, data, World(), Followed(record, len(data.train)))
+                fine_tune(config, data, World(device=torch.device(trial.setting.device)), followed)
             if not record.finished:
                 record.finish()
         return _best(config, network(trial))
@@ -82,39 +86,37 @@ def configuration(trial: Trial, folder: Path, unfreezing: dict[str, Any], optimi
 
 
 class Followed(Sender):
-    """Turns the snapshots that the trainer sends into points of the record."""
+    """Follows the trainer by the snapshots that it sends, and its evaluations into points of the record."""
 
     def __init__(self, record: Record, images: int) -> None:
         self._record, self._images = record, images
-        self._seen, self._epochs = (0, 0), 0
+        self._trained, self._epochs = "", 0
 
     def __call__(self, progress: Progress) -> None:
-        """What the trainer calls. A snapshot that follows a checkpoint at an epoch's end has new figures.
+        """What the trainer calls.
 
         Raises:
             BudgetSpentError: the budget's seconds are over.
         """
-        self._note(progress)
-        kept, accuracy = progress.checkpoint, progress.metrics.validation.get("accuracy")
-        if kept is not None and accuracy is not None and (kept.stage, kept.epoch) != self._seen and kept.epoch:
-            self._seen = (kept.stage, kept.epoch)
-            self._epochs += 1
-            name = progress.stage.name if progress.stage else ""
-            go_on = self._record.observed(float(accuracy), self._epochs * self._images, f"{kept.stage}: {name}")
-            if not go_on:
-                raise BudgetSpentError
-        if progress.stage and len(progress.stages) == progress.stage.of and not self._record.finished:
-            self._record.finish()  # what follows is the final test
-
-    def _note(self, progress: Progress) -> None:
         self._record.figures["stages"] = [row.model_dump(mode="json", by_alias=True) for row in progress.stages]
         self._record.figures["warnings"] = list(progress.warnings)
+        if progress.stage is not None:
+            self._trained = f"{progress.stage.index}: {progress.stage.name}"
+            if len(progress.stages) == progress.stage.of and not self._record.finished:
+                self._record.finish()  # what follows is the final test
+        if self._record.spent:
+            raise BudgetSpentError
+
+    def evaluated(self, counts: Counts) -> None:
+        """After an epoch, when the trainer has looked at the validation data."""
+        self._epochs += 1
+        self._record.observed(counts.values[Metric.ACCURACY], self._epochs * self._images, self._trained)
 
 
 @contextmanager
-def _own_evaluation_uncounted(record: Record) -> Iterator[None]:
+def _own_evaluation_noted(record: Record, followed: Followed) -> Iterator[None]:
     """The trainer evaluates after each epoch by the very function that the peers are evaluated with; the clocks stand
-    still meanwhile, as they do for the peers.
+    still meanwhile, as they do for the peers, and what it saw is noted.
 
     Raises:
         RuntimeError: the trainer's modules do not use that function any more.
@@ -123,7 +125,10 @@ def _own_evaluation_uncounted(record: Record) -> Iterator[None]:
 
     def uncounted(*arguments: Any, **options: Any) -> Any:
         with record.watch.paused():
-            return counted(*arguments, **options)
+            counts = counted(*arguments, **options)
+        if not record.finished:
+            followed.evaluated(counts)
+        return counts
 
     users = [
         module

@@ -49,8 +49,9 @@ def train(
     for epoch in range(trial.budget.epochs):
         model.train()
         for images, labels in loader:
+            targets = labels.to(setting.device, non_blocking=True)
             with autocast(setting):
-                loss = functional.cross_entropy(model(arranged(images, setting)), labels)
+                loss = functional.cross_entropy(model(arranged(images, setting)), targets)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

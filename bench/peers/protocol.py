@@ -30,6 +30,8 @@ class Setting:
     threads: int
     bfloat16: bool = False
     channels_last: bool = False
+    device: str = "cpu"
+    """As torch names it."""
 
     @property
     def decode_once(self) -> bool:

@@ -44,6 +44,8 @@ class Record:
     budget: Budget
     every: int
     """Training images between two looks."""
+    device: str = "cpu"
+    """Where the fit computes, as torch names it."""
     watch: Stopwatch = field(default_factory=Stopwatch)
     points: list[Point] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -54,8 +56,8 @@ class Record:
     _seen: int = 0
 
     def start(self) -> None:
-        forget_peak()
-        self.figures |= {"memoryBeforeMiB": resident_mib("VmRSS"), "startedAt": time.monotonic()}
+        self._settle()
+        self.figures |= {"memoryBeforeMiB": self._memory_before(), "startedAt": time.monotonic()}
         self.watch.start()
 
     def step(self, model: nn.Module, samples: int) -> bool:
@@ -72,6 +74,7 @@ class Record:
         samples is none."""
         if self.points and self.points[-1].samples == self.samples:
             return
+        self._settle()
         seconds, cpu = self.watch.read()
         with self.watch.paused():
             modes = [(module, module.training) for module in model.modules()]
@@ -88,11 +91,12 @@ class Record:
 
     def finish(self) -> None:
         """The fit is over; the final test does not count any more."""
+        self._settle()
         seconds, cpu = self.watch.read()
         self.figures |= {
             "seconds": seconds,
             "cpuSeconds": cpu,
-            "peakMemoryMiB": resident_mib("VmHWM"),
+            "peakMemoryMiB": self._peak_memory(),
             "samples": self.samples,
             "cutOff": self.spent,
         }
@@ -110,6 +114,22 @@ class Record:
         self.points = [Point(**point) for point in result["points"]]
         self.figures |= result["figures"]
         self.samples, self.spent = self.figures["samples"], self.figures["cutOff"]
+
+    def _settle(self) -> None:
+        """Waits until the device has done what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def _memory_before(self) -> float:
+        """MiB from which the fit's memory is counted, with the peak forgotten: of an accelerator's, all counts."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            return 0.0
+        forget_peak()
+        return resident_mib("VmRSS")
+
+    def _peak_memory(self) -> float:
+        return torch.cuda.max_memory_allocated() / 2**20 if self.device == "cuda" else resident_mib("VmHWM")
 
     def _add(self, point: Point) -> None:
         self.points.append(point)

@@ -49,6 +49,7 @@ def _fit(trial: Trial, record: Record, callbacks: Any) -> nn.Module:
         fitting = trainer(trial, Path(folder), MOST_EPOCHS, [*callbacks(module), Watch(record)], logger=False)
         record.start()
         fitting.fit(module, training, DataLoader(validation, batch_size=EVALUATION_BATCH))
+    module.to(trial.setting.device)  # Lightning has taken it back
     record.look(module)
     record.finish()
     return module

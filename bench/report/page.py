@@ -40,8 +40,8 @@ QUIET = 0.5
 """Load average beyond the fit's own threads that still counts as a quiet machine."""
 
 
-def write_report(results: Path, docs: Path, titles: Mapping[str, str], rivals: Sequence[str]) -> Path:
-    """Writes the page and its plot; returns the page.
+def write_report(results: Path, path: Path, titles: Mapping[str, str], rivals: Sequence[str]) -> Path:
+    """Writes the page PATH.md and its plot PATH.svg; returns the page.
 
     Raises:
         SystemExit: when there are no results.
@@ -50,12 +50,13 @@ def write_report(results: Path, docs: Path, titles: Mapping[str, str], rivals: S
     if not runs:
         raise SystemExit(f"{results} holds no results yet")
     found = comparisons(runs, rivals)
-    docs.mkdir(parents=True, exist_ok=True)
-    draw(found, titles, docs / "benchmarks.svg")
-    path = docs / "benchmarks.md"
-    text = page(runs, found, titles, start_up=read_start_up(results.parent / START_UP), today=datetime.now(UTC).date())
-    path.write_text(text, encoding="utf-8")
-    return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot, written = path.with_suffix(".svg"), path.with_suffix(".md")
+    draw(found, titles, plot)
+    start_up = read_start_up(results.parent / START_UP)
+    text = page(runs, found, titles, start_up=start_up, today=datetime.now(UTC).date(), plot=plot.name)
+    written.write_text(text, encoding="utf-8")
+    return written
 
 
 def page(
@@ -65,13 +66,14 @@ def page(
     *,
     start_up: Mapping[str, float],
     today: date,
+    plot: str = "benchmarks.svg",
 ) -> str:
     judged = [one for comparison in found for one in verdicts(comparison)]
     accuracies = [one for one in map(accuracy_verdict, found) if one is not None]
     entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
     entries.sort(key=lambda entry: (entry[1] != DEFAULTS, not entry[0].startswith(OURS), entry[0]))
     sections = [
-        _head(runs, today),
+        _head(runs, today, plot),
         "## What misses its aim\n\n" + misses(judged, accuracies, found),
         "## Ours against the best peer\n\nMedians over the cells:\n\n"
         + medians(judged)
@@ -87,7 +89,7 @@ def page(
     return "\n\n".join(sections) + "\n"
 
 
-def _head(runs: Sequence[Run], today: date) -> str:
+def _head(runs: Sequence[Run], today: date, plot: str) -> str:
     measured = [run for run in runs if not run.error]
     known = {name: text for run in measured for name, text in run.versions.items()}
     noisy = [run for run in measured if run.load > run.threads + QUIET]
@@ -105,7 +107,7 @@ def _head(runs: Sequence[Run], today: date) -> str:
 
 {_coverage(runs)}
 
-![validation accuracy over seconds](benchmarks.svg)
+![validation accuracy over seconds]({plot})
 
 Thick and black: Snowmelt, a dot for each look. Dotted: peers with our precision and memory format."""
 
@@ -226,7 +228,7 @@ METHOD = """## How it is measured
   validation images included. The marks are of validation accuracy; the test images are used once, at the end, on what
   each delivers (ours: the best epoch by validation).
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
-  during the fit less what was resident at its start.
+  during the fit less what was resident at its start; on a GPU it is the most that torch had allocated there.
 - The stopping rule: everyone follows their own schedule for the same number of epochs where they plan by epochs, and is
   cut off after a multiple of the time that full fine-tuning took.
 - *defaults*: float32, torch's own memory format, images decoded in each epoch. *matched*: our precision on this

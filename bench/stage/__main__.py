@@ -13,7 +13,8 @@ from bench.stage.report import Figures, page, table
 from bench.stage.work import CASES, Work, write_images
 from snowmelt_trainer.contract.optimization import Precision
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks-stage.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = {"cpu": DOCS / "benchmarks-stage.md", "cuda": DOCS / "benchmarks-stage-gpu.md"}
 
 
 def main() -> None:
@@ -21,15 +22,26 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1250, help="training images (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="times that each case is timed (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, help="timed in a row each time (%(default)s)")
+    parser.add_argument("--device", default="cpu", choices=[*PAGE], help="(%(default)s)")
+    parser.add_argument("--architecture", default="resnet18", help="(%(default)s)")
+    parser.add_argument("--image-size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--precision", type=Precision, nargs="*", default=[Precision.FLOAT32, Precision.BFLOAT16])
     parser.add_argument("--no-memory", action="store_true", help="measure no memory")
-    parser.add_argument("--no-page", action="store_true", help=f"leave docs/{PAGE.name} as it is")
+    parser.add_argument("--no-page", action="store_true", help="leave the page in docs/ as it is")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     found = {}
     with tempfile.TemporaryDirectory(prefix="snowmelt-stage-") as scratch:
         folder = Path(scratch)
-        work = Work(write_images(folder / "images", options.images), threads=options.threads)
+        work = Work(
+            write_images(folder / "images", options.images),
+            architecture=options.architecture,
+            image_size=options.image_size,
+            threads=options.threads,
+            epochs=options.epochs,
+            device=options.device,
+        )
         for precision in options.precision:
             epochs = time_epochs(work, precision, options.repeats, folder, lambda text: print(text, flush=True))
             memory = [
@@ -40,7 +52,9 @@ def main() -> None:
             print(table(found[precision]), flush=True)
     if not options.no_page:
         today = datetime.now(UTC).date()
-        PAGE.write_text(page(found, work, images=options.images, today=today, load=load), encoding="utf-8")
+        PAGE[options.device].write_text(
+            page(found, work, images=options.images, today=today, load=load), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

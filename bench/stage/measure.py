@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from bench.stage.plain import PlainLoop
-from bench.stage.work import CASES, Case, Work, config_of
+from bench.stage.work import CASES, SHORT, Case, Work, config_of
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.data.opening import open_data
@@ -28,7 +28,7 @@ class Epochs:
     """What was measured of one case in one precision."""
 
     seconds: list[float] = field(default_factory=list)
-    """Of one whole epoch, by repeat: steps, validation and, of ours, the checkpoint."""
+    """Of one whole epoch, by repeat: steps, validation and, of ours, the checkpoints."""
     processor: list[float] = field(default_factory=list)
     """Seconds of processor time of the same; of one thread, they hardly depend on what else the machine does."""
     first: float = 0.0
@@ -41,12 +41,17 @@ def epoch_of(work: Work, case: Case, precision: Precision, folder: Path) -> tupl
     its network and data)."""
     config = config_of(work, case, precision, folder)
     data = open_data(config.data, seed=0, volumes_root="")
-    backbone, rig = set_up(config, data, World(), lambda _: None)
+    backbone, rig = set_up(config, data, World(device=torch.device(work.device)), lambda _: None)
     stage = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
     if case.unfreeze is not None:
         return stage.epoch, stage
     loop = PlainLoop(
-        backbone.model, rig.train.dataset, rig.validation.dataset, batch=work.batch_size, precision=precision
+        backbone.model,
+        rig.train.dataset,
+        rig.validation.dataset,
+        batch=work.batch_size,
+        precision=precision,
+        device=rig.world.device,
     )
 
     def epoch() -> None:
@@ -68,7 +73,7 @@ def time_epochs(
     for repeat in range(repeats):
         for turn in range(len(CASES)):
             index = (repeat + turn) % len(CASES)
-            seconds, processor = _timed(*running[index], CASES[index].epochs)
+            seconds, processor = _timed(*running[index], SHORT if CASES[index].short else work.epochs)
             found[index].seconds.append(seconds)
             found[index].processor.append(processor)
         say(f"{precision}, repeat {repeat + 1}: " + ", ".join(f"{one.seconds[-1]:.3f}" for one in found) + " s")
@@ -83,31 +88,30 @@ def _timed(epoch: Callable[[], None], stage: StageTraining, times: int) -> tuple
     for _ in range(times):
         epoch()
     stage.keeper.settle()  # or it would be written in the next case's time
+    if stage.rig.world.device.type == "cuda":
+        torch.cuda.synchronize(stage.rig.world.device)
     return (time.perf_counter() - started) / times, (time.process_time() - worked) / times
 
 
 def peak_memory(work: Work, index: int, precision: Precision, folder: Path) -> int:
-    """Bytes that a new process, which trains two epochs of the case, has resident at most."""
-    arguments = [
-        str(work.images),
-        str(work.threads),
-        str(folder / f"memory-{precision}-{index}"),
-        str(index),
-        precision.value,
-    ]
+    """Bytes that a new process, which trains two epochs of the case, has at most: resident, or on an accelerator those
+    that torch has allocated there."""
+    document = json.dumps(asdict(work) | {"images": str(work.images)})
+    arguments = [document, str(folder / f"memory-{precision}-{index}"), str(index), precision.value]
     done = subprocess.run(
         [sys.executable, "-m", "bench.stage.measure", *arguments], stdout=subprocess.PIPE, check=True, text=True
     )
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _main(images: str, threads: str, folder: str, index: str, precision: str) -> None:
-    work = Work(Path(images), threads=int(threads))
+def _main(document: str, folder: str, index: str, precision: str) -> None:
+    found = json.loads(document)
+    work = Work(**found | {"images": Path(found["images"])})
     torch.set_num_threads(work.threads)
     epoch, _ = epoch_of(work, CASES[int(index)], Precision(precision), Path(folder))
     epoch()
     epoch()
-    print(json.dumps(most_resident()))
+    print(json.dumps(torch.cuda.max_memory_allocated() if work.device == "cuda" else most_resident()))
 
 
 def most_resident(status: Path = Path("/proc/self/status")) -> int:

@@ -11,8 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from bench.stage.measure import Epochs
-from bench.stage.work import CASES, Work
+from bench.stage.work import CASES, SHORT, Work
 from snowmelt_trainer.contract.optimization import Precision
 
 
@@ -36,12 +38,13 @@ def page(found: Mapping[Precision, Figures], work: Work, *, images: int, today: 
 
 {work.architecture} at {work.image_size} px, {images:,} images of Fashion-MNIST, a tenth of them for validation, batches
 of {work.batch_size}, no augmentation, one worker, no Ray. All cases run in one process and take turns, {repeats} times;
-each time is that of a whole epoch with its validation, and of ours also with its checkpoint on disk. The plain loop has
-our precision and memory format (channels_last), reads its images from memory, decoded and normalised, and writes
-nothing. "Times as fast" is the median of the ratios to
+each time is that of {work.epochs} whole epochs with their validation (short ones: {SHORT}), and of ours also with their
+checkpoints on disk, the last one's waited for. The plain loop has
+our precision and memory format (channels_last), reads its images from the device's memory, decoded and normalised,
+and writes nothing. "Times as fast" is the median of the ratios to
 the plain loop in the same repeat, with the smallest and the largest in brackets; on a machine that others use, the
 ratios of processor time are the steadier ones. Memory is the most that a new process
-had resident in two epochs.
+had in two epochs: {"resident" if work.device == "cpu" else "allocated on the device"}.
 
 {tables}
 """
@@ -75,10 +78,12 @@ def spread(values: Sequence[float]) -> str:
 
 
 def machine() -> str:
-    """Processor, cores and memory."""
+    """Processor, cores and memory; the accelerator, where there is one."""
     models = [line.partition(":")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of {models[0].strip() if models else platform.machine()}, {memory:.0f} GiB"
+    accelerator = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    processor = models[0].strip() if models else platform.machine()
+    return f"{accelerator}{os.cpu_count()} cores of {processor}, {memory:.0f} GiB"
 
 
 def versions() -> str:

@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--epochs", type=int, default=6, help="of full fine-tuning, and of whoever plans by epochs")
     made.add_argument("--cut-off", type=float, default=2.5, help="a fit ends after so many times the reference's time")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    made.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench")
+    made.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    made.add_argument("--out", type=Path, help="(out/bench or out/bench-cuda)")
     made.add_argument("--docs", type=Path, default=REPOSITORY / "docs")
     made.add_argument("--report-only", action="store_true", help="write the page from the results that there are")
     return made
@@ -60,13 +61,15 @@ def wanted_cells(options: argparse.Namespace) -> list[Cell]:
 
 def main() -> None:
     options = parser().parse_args()
-    runner = Runner(options.out, epochs=options.epochs, cut_off=options.cut_off, threads=options.threads)
+    name = "bench" if options.device == "cpu" else f"bench-{options.device}"
+    out = options.out or REPOSITORY / "out" / name
+    runner = Runner(out, epochs=options.epochs, cut_off=options.cut_off, threads=options.threads, device=options.device)
     wanted = wanted_cells(options)
-    if not options.report_only and not (options.out / startup.FILE).exists():
+    if options.device == "cpu" and not options.report_only and not (out / startup.FILE).exists():
         print("from `snowmelt run` to the first step:", flush=True)
         subject = wanted[0].subject
         task = task_of(TaskName(subject.task), subject.architecture, subject.image_size)
-        for part, seconds in startup.measure(task, options.out).items():
+        for part, seconds in startup.measure(task, out).items():
             print(f"  {seconds:6.1f} s  {part}", flush=True)
     remaining = [] if options.report_only else left(wanted, runner.done())
     print(f"{len(wanted)} fits, {len(remaining)} of them left; results: {runner.file}", flush=True)
@@ -78,7 +81,8 @@ def main() -> None:
         print(f"{datetime.now(UTC):%H:%M:%S} {said}{until}", flush=True)
     titles = {one.name: one.title for one in CONTENDERS}
     rivals = [one.name for one in CONTENDERS if one.rival]
-    print(f"wrote {write_report(runner.file, options.docs, titles, rivals)}")
+    page = "benchmarks" if options.device == "cpu" else "benchmarks-gpu"
+    print(f"wrote {write_report(runner.file, options.docs / page, titles, rivals)}")
 
 
 if __name__ == "__main__":

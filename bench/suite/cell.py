@@ -37,6 +37,7 @@ class Order:
     epochs: int
     seconds: float | None
     threads: int
+    device: str = "cpu"
 
 
 def carry_out(order: Order) -> dict[str, Any]:
@@ -78,10 +79,16 @@ def outcome(order: Order) -> dict[str, Any]:
 def setting_of(order: Order, task: Task) -> Setting:
     """Float32 and torch's own format, or what our trainer chooses on this machine."""
     if order.column is not Column.MATCHED:
-        return Setting(order.column, order.threads)
+        return Setting(order.column, order.threads, device=order.device)
     model = build_skeleton(task.architecture, num_classes=len(task.classes), image_size=task.image_size)
-    chosen = choose_precision(Precision.AUTO, World(), model)
-    return Setting(order.column, order.threads, bfloat16=chosen is Precision.BFLOAT16, channels_last=True)
+    chosen = choose_precision(Precision.AUTO, World(device=torch.device(order.device)), model)
+    return Setting(
+        order.column,
+        order.threads,
+        bfloat16=chosen is Precision.BFLOAT16,
+        channels_last=True,
+        device=order.device,
+    )
 
 
 def _path(text: str | None) -> Path | None:

@@ -28,14 +28,14 @@ MOST_SECONDS = 3600.0
 class Runner:
     """Carries out cells and appends what they measured to OUT/results.jsonl."""
 
-    def __init__(self, out: Path, *, epochs: int, cut_off: float, threads: int) -> None:
+    def __init__(self, out: Path, *, epochs: int, cut_off: float, threads: int, device: str = "cpu") -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.file = out / FILE
         self.log = out / "log"
         self.log.mkdir(exist_ok=True)
         self.took: dict[Cell, float] = {}
         """Seconds of wall clock of each fit of this run, evaluations and start-up included."""
-        self._epochs, self._cut_off, self._threads = epochs, cut_off, threads
+        self._epochs, self._cut_off, self._threads, self._device = epochs, cut_off, threads, device
 
     def done(self) -> list[Cell]:
         """What is in the file already and was measured by the same rule; failed fits are tried again."""
@@ -53,6 +53,7 @@ class Runner:
             epochs=self._epochs,
             seconds=self._limit(subject),
             threads=self._threads,
+            device=self._device,
         )
         load, began = os.getloadavg()[0], time.monotonic()
         result = self._in_a_process(order, cell)

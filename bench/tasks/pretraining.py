@@ -49,10 +49,11 @@ def weights_of(architecture: str) -> Path:
     """
     recipe = RECIPES[architecture]
     versions = f"torch{torch.__version__.partition('+')[0]}-torchvision{torchvision.__version__.partition('+')[0]}"
-    path = cache_root() / "weights" / f"{architecture}-{versions}.safetensors"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    path = cache_root() / "weights" / f"{architecture}-{versions}{'' if device == 'cpu' else '-cuda'}.safetensors"
     if not path.exists():
         print(f"pretraining {architecture}, once: {recipe}", flush=True)
-        model = _pretrained(architecture, recipe)
+        model = _pretrained(architecture, recipe, device)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".writing")
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -61,20 +62,20 @@ def weights_of(architecture: str) -> Path:
     return path
 
 
-def _pretrained(architecture: str, recipe: Recipe) -> nn.Module:
+def _pretrained(architecture: str, recipe: Recipe, device: str) -> nn.Module:
     pixels, labels = pretraining_images(recipe.of_each)
-    images, targets = torch.from_numpy(pixels), torch.from_numpy(labels)
+    images, targets = torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
     torch.manual_seed(recipe.seed)
     sized = {"image_size": IMAGE_SIZE} if architecture.startswith("vit") else {}
     model: nn.Module = get_model(architecture, weights=None, num_classes=len(PRETRAINED), **sized)
-    model.to(memory_format=torch.channels_last)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.05, fused=True)
     steps = recipe.epochs * -(-len(targets) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
     for epoch in range(recipe.epochs):
         started, right = time.monotonic(), 0
-        for ids in torch.split(torch.randperm(len(targets)), BATCH):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+        for ids in torch.split(torch.randperm(len(targets)).to(device), BATCH):
+            with torch.autocast(device, dtype=torch.bfloat16):
                 logits = model(_inputs(images[ids]))
             loss = functional.cross_entropy(logits.float(), targets[ids], label_smoothing=0.1)
             optimizer.zero_grad()
@@ -84,12 +85,12 @@ def _pretrained(architecture: str, recipe: Recipe) -> nn.Module:
             right += int((logits.argmax(1) == targets[ids]).sum())
         share, seconds = right / len(targets), time.monotonic() - started
         print(f"{architecture} epoch {epoch + 1}/{recipe.epochs}: accuracy {share:.3f}, {seconds:.0f} s", flush=True)
-    return model.eval()
+    return model.eval().cpu()
 
 
 def _inputs(grey: Tensor) -> Tensor:
     """What the trainer's View makes of the same pixels in a file, scaled by torch instead of Pillow."""
-    mean = torch.tensor(IMAGENET_PREPROCESSING.mean).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_PREPROCESSING.std).view(1, 3, 1, 1)
+    mean = torch.tensor(IMAGENET_PREPROCESSING.mean, device=grey.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_PREPROCESSING.std, device=grey.device).view(1, 3, 1, 1)
     scaled = functional.interpolate(grey.unsqueeze(1).float() / 255, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
     return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)

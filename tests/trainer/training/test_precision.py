@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from snowmelt_trainer.backbones.network import build_network
+from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.precision import choose_precision, place, place_model
+
+CPU = torch.device("cpu")
+
+
+def placed(inputs: torch.Tensor) -> torch.Tensor:
+    return place(inputs, CPU, IMAGENET_PREPROCESSING)
 
 
 @pytest.fixture(params=["amx", "avx512", "neither"])
@@ -40,7 +50,7 @@ def test_how_images_lie_in_memory_changes_no_result(architecture: str) -> None:
     with torch.inference_mode():
         before = model(images)
         place_model(model, torch.device("cpu"))
-        after = model(place(images, torch.device("cpu")))
+        after = model(placed(images))
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
 
 
@@ -48,5 +58,26 @@ def test_convolutions_and_images_lie_channels_last_and_features_as_they_are() ->
     model = build_network("resnet18", image_size=64)
     place_model(model, torch.device("cpu"))
     assert model.get_parameter("conv1.weight").is_contiguous(memory_format=torch.channels_last)
-    assert place(torch.randn(2, 3, 8, 8), torch.device("cpu")).is_contiguous(memory_format=torch.channels_last)
-    assert place(torch.randn(2, 5), torch.device("cpu")).is_contiguous()
+    assert placed(torch.randn(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last)
+    assert placed(torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)).is_contiguous(memory_format=torch.channels_last)
+    assert placed(torch.randn(2, 5)).is_contiguous()
+
+
+def test_pixels_are_normalised_as_torchvision_does_it_and_features_are_not() -> None:
+    pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    preprocessing = IMAGENET_PREPROCESSING
+    expected = v2.functional.normalize(pixels.float() / 255, list(preprocessing.mean), list(preprocessing.std))
+    torch.testing.assert_close(placed(pixels), expected, rtol=1e-6, atol=1e-6)
+    assert placed(pixels).dtype is torch.float32
+    features = torch.randn(2, 3, 8, 8)
+    assert torch.equal(placed(features), features)
+
+
+def test_pixels_placed_for_evaluation_first_can_be_trained_on_afterwards() -> None:
+    pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    other = replace(IMAGENET_PREPROCESSING, mean=(0.5, 0.5, 0.25))
+    with torch.inference_mode():
+        place(pixels, CPU, other)
+    layer = torch.nn.Conv2d(3, 4, 3)
+    layer(place(pixels, CPU, other)).sum().backward()
+    assert layer.weight.grad is not None

@@ -128,7 +128,9 @@ def test_the_published_model_can_be_loaded_and_is_the_one_that_was_measured(undi
     listing = list_folder(Path(undisturbed.data.test.uri.removeprefix("file://")), "test", Boundary(None))  # type: ignore[union-attr]
     samples = ImageDataset(listing.indexed(classes), View(image_size=32, preprocessing=preprocessing))
     loader = EvaluationLoader(samples, batch=30, rank=0, world=1)
-    counts = evaluate(model, loader, classes=10, world=World(), precision=Precision.FLOAT32)
+    counts = evaluate(
+        model, loader, classes=10, world=World(), precision=Precision.FLOAT32, preprocessing=preprocessing
+    )
     assert record.result is not None
     assert record.result.test["accuracy"] == f"{sum(counts.correct) / sum(counts.total):.6g}"
 
@@ -169,7 +171,14 @@ def count(rank: int, size: int, meeting_place: str, digits: str) -> Counts:
         samples = list_folder(Path(digits) / "test", "test", Boundary(None)).indexed(tuple("0123456789"))
         dataset = ImageDataset(samples, View(image_size=32, preprocessing=IMAGENET_PREPROCESSING))
         loader = EvaluationLoader(dataset, batch=7, rank=rank, world=size)
-        return evaluate(backbone.model, loader, classes=10, world=World(rank, size), precision=Precision.FLOAT32)
+        return evaluate(
+            backbone.model,
+            loader,
+            classes=10,
+            world=World(rank, size),
+            precision=Precision.FLOAT32,
+            preprocessing=IMAGENET_PREPROCESSING,
+        )
     finally:
         if size > 1:
             dist.destroy_process_group()

@@ -16,9 +16,9 @@ from snowmelt_trainer.data.transforms import Draw, View
 from snowmelt_trainer.errors import RunError
 
 Sample = tuple[Tensor, int, int]
-"""Image (3, H, W) float32; label; sample id."""
+"""Image (3, H, W) uint8; label; sample id."""
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Images (N, 3, H, W) float32; labels (N,) int64; sample ids (N,) int64. N may be 0."""
+"""Images (N, 3, H, W) uint8, or features of them; labels (N,) int64; sample ids (N,) int64. N may be 0."""
 
 CACHE_BYTES = 1 << 30
 """Memory of one process that decoded images may fill."""
@@ -28,7 +28,7 @@ WORTH_PROCESSES = 4096
 
 
 class ImageDataset(Dataset[Sample]):
-    """Samples as the network sees them: `dataset[i]` for evaluation, `dataset[Draw(i, stage, epoch)]` for training.
+    """Samples as pixels: `dataset[i]` for evaluation, `dataset[Draw(i, stage, epoch)]` for training.
 
     The squares of the first samples, as many as fit into `cache_bytes`, stay in memory once decoded, so a small data
     set is decoded once. A cached sample is bit for bit the one that would be decoded again.
@@ -55,7 +55,7 @@ class ImageDataset(Dataset[Sample]):
         """
         if isinstance(key, Draw):
             return self.view.varied(self._square(key.sample), key), self.samples.labels[key.sample], key.sample
-        return self.view.plain(self._square(key)), self.samples.labels[key], key
+        return self._square(key), self.samples.labels[key], key
 
     def __getitems__(self, keys: Sequence[int | Draw]) -> list[Sample] | RunError:
         """What DataLoader calls. A RunError is handed over as a value, because DataLoader would rebuild it from its
@@ -71,7 +71,11 @@ class ImageDataset(Dataset[Sample]):
         if isinstance(samples, RunError):
             return samples
         size = self.view.image_size
-        images = torch.stack([image for image, _, _ in samples]) if samples else torch.empty(0, 3, size, size)
+        images = (
+            torch.stack([image for image, _, _ in samples])
+            if samples
+            else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        )
         return (
             images,
             torch.tensor([s[1] for s in samples], dtype=torch.int64),

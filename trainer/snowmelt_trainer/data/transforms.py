@@ -47,7 +47,7 @@ def resolve(augmentation: Augmentation, training_images: int) -> Augmentation:
 
 @dataclass(frozen=True)
 class View:
-    """How files become the network's input."""
+    """How files become pixels. `training.precision.place` makes the network's input of them."""
 
     image_size: int
     preprocessing: Preprocessing
@@ -68,30 +68,16 @@ class View:
             .contiguous()
         )
 
-    def plain(self, square: Tensor) -> Tensor:
-        """For evaluation: (3, H, W) float32, normalised."""
-        return self._normalize(square)
-
     def varied(self, square: Tensor, draw: Draw) -> Tensor:
-        """For training: the same, augmented as `draw` has it."""
+        """For training: the square, augmented as `draw` has it, of the same shape and type."""
         if self._augment is None:
-            return self._normalize(square)
+            return square
         seed = np.random.SeedSequence((_PURPOSE, self.seed, draw.stage, draw.epoch, draw.sample)).generate_state(
             1, np.uint64
         )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(seed[0] >> np.uint64(1)))
-            return self._normalize(self._augment(square))
-
-    @cached_property
-    def _normalize(self) -> Transform:
-        transform: Transform = v2.Compose(
-            [
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(list(self.preprocessing.mean), list(self.preprocessing.std)),
-            ]
-        )
-        return transform
+            return self._augment(square)
 
     @cached_property
     def _augment(self) -> Transform | None:

@@ -93,7 +93,14 @@ def fine_tune(
     test: Metrics = {}
     if data.test is not None:
         loader = _evaluation_loader(config, data.test, world, backbone)
-        counts = evaluate(rig.model, loader, classes=len(data.classes), world=world, precision=rig.precision)
+        counts = evaluate(
+            rig.model,
+            loader,
+            classes=len(data.classes),
+            world=world,
+            precision=rig.precision,
+            preprocessing=rig.preprocessing,
+        )
         test = as_metrics(counts.values)
     return Trained(
         reason=walked.reason,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
@@ -18,7 +19,15 @@ from snowmelt_trainer.training.precision import autocast, place
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[Batch], *, classes: int, world: World, precision: Precision) -> Counts:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    classes: int,
+    world: World,
+    precision: Precision,
+    preprocessing: Preprocessing,
+) -> Counts:
     """Counts over all workers' batches: each worker gives its own, unpadded share of the samples, which may be empty.
 
     The model is left in eval mode. Workers need not agree on the number of batches: they meet once, at the end.
@@ -32,7 +41,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, classes: int, world:
     for images, targets, _ in batches:
         labels = targets.to(world.device, non_blocking=True)
         with autocast(precision, world.device):
-            logits = model(place(images, world.device))
+            logits = model(place(images, world.device, preprocessing))
         loss += functional.cross_entropy(logits.float(), labels, reduction="none").double().sum()
         total += torch.bincount(labels, minlength=classes)
         correct += torch.bincount(labels[logits.argmax(dim=1) == labels], minlength=classes)

@@ -147,9 +147,9 @@ class HeadSolver:
 
     def _gathered(self) -> _Shared:
         """Reads this worker's features and standardises them by all workers' mean and deviation."""
-        batches = [(features.float(), labels) for features, labels, _ in self.cache.whole()]
         device, width = self.world.device, self.head.in_features
-        features = torch.cat([torch.empty(0, width), *(one.cpu() for one, _ in batches)]).to(device)
+        batches = [(features.to(device).float(), labels) for features, labels, _ in self.cache.whole()]
+        features = torch.cat([torch.empty(0, width, device=device), *(one for one, _ in batches)])
         labels = torch.cat([torch.empty(0, dtype=torch.int64), *(one for _, one in batches)]).to(device)
         mean = self.world.sum(features.double().sum(0)) / self.samples
         features -= mean.float()

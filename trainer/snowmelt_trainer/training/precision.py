@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
+from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.distributed import World
 
@@ -44,8 +47,26 @@ def place_model(model: nn.Module, device: torch.device) -> None:
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def place(inputs: Tensor, device: torch.device) -> Tensor:
-    """What a network takes, on its device: images and feature maps in channels_last, all else as it is."""
-    if inputs.dim() != IMAGES:
-        return inputs.to(device, non_blocking=True)
-    return inputs.to(device, non_blocking=True, memory_format=torch.channels_last)
+def place(inputs: Tensor, device: torch.device, preprocessing: Preprocessing) -> Tensor:
+    """What a network takes, on its device: pixels (uint8) normalised to float32, images and feature maps in
+    channels_last, all else as it is.
+
+    Pixels travel as bytes, a quarter of what they become, and are normalised a batch at a time, where that is fast.
+    """
+    there = inputs.to(device, non_blocking=True)
+    if there.dim() != IMAGES:
+        return there
+    if there.dtype is not torch.uint8:
+        return there.contiguous(memory_format=torch.channels_last)
+    scale, shift = _normalization(preprocessing, device)
+    return there.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
+
+
+@lru_cache(maxsize=4)
+def _normalization(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factor and summand, (1, 3, 1, 1) each, which bring a byte to (byte / 255 - mean) / std."""
+    with torch.inference_mode(False):
+        mean, std = (
+            torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std)
+        )
+        return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)

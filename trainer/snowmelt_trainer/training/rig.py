@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from snowmelt_trainer.backbones import LayerGroup
+from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CheckpointStatus, DataStatus, Progress
 from snowmelt_trainer.contract.run import RunConfig
@@ -126,6 +127,11 @@ class Rig:
     def metric(self) -> Metric:
         """What decides which weights are best."""
         return deciding_metric(self.config.unfreezing.target)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pixels become the network's input."""
+        return self.train.dataset.view.preprocessing
 
     def images_in(self, step: int) -> int:
         """Images in step `step` of any epoch, over all workers."""

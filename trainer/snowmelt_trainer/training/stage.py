@@ -182,12 +182,20 @@ class StageTraining:
     def _evaluate(self) -> Counts:
         rig, cache = self.rig, self.cache
         model, batches = (rig.model, rig.validation) if cache is None else (self.cut.suffix, cache.validation())
-        return evaluate(model, batches, classes=rig.classes, world=rig.world, precision=rig.precision)
+        return evaluate(
+            model,
+            batches,
+            classes=rig.classes,
+            world=rig.world,
+            precision=rig.precision,
+            preprocessing=rig.preprocessing,
+        )
 
     def _step(self, step: int, batch: Batch) -> None:
         rig, state = self.rig, self.state
         device, optimization = rig.world.device, rig.config.optimization
-        inputs, labels = place(batch[0], device), batch[1].to(device, non_blocking=True)
+        inputs = place(batch[0], device, rig.preprocessing)
+        labels = batch[1].to(device, non_blocking=True)
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
         set_rate(self.optimizer, rate_factor(self.schedule, state.epoch * rig.train.steps + step, self.total_steps))
         with autocast(rig.precision, device):
@@ -283,7 +291,9 @@ class StageTraining:
         self.state = state.model_copy(
             update={"history": (*state.history, record), "cache": self._cache_status(ended=state.ended is not None)}
         )
-        self.keeper.keep(self.state)
+        if rig.world.leads:
+            rig.reporter.report(self.state)
+        self.keeper.keep(self.state, passable=state.ended is None)
 
     def _cache_status(self, *, ended: bool) -> CacheStatus | None:
         """What the cache has cost and saved so far; the workers tell each other, and status what went wrong."""

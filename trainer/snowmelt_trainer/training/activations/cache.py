@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoade
 from snowmelt_trainer.training.activations import keys
 from snowmelt_trainer.training.activations.account import Account
 from snowmelt_trainer.training.activations.computing import Prefix, View, spot_check
+from snowmelt_trainer.training.activations.resources import memory_for
 from snowmelt_trainer.training.activations.rows import FileRows, MemoryRows, Rows
 
 log = logging.getLogger(__name__)
@@ -132,16 +133,17 @@ class ActivationCache:
             yield batch
 
     def _features(self, rows: Rows | None, ids: Ids, lacking: Ids, images: Iterator[Tensor]) -> Tensor:
-        if rows is not None and not len(lacking):
-            return rows.take(ids)
         device = self.plan.prefix.world.device
+        if rows is not None and not len(lacking):
+            kept = rows.take(ids)
+            return kept.pin_memory() if device.type == "cuda" and kept.device.type == "cpu" else kept
         features = torch.empty((len(ids), *self.plan.like.shape[1:]), dtype=self.plan.like.dtype, device=device)
         if len(lacking):
             here = torch.from_numpy(_places(ids, lacking)).to(device)
             features[here] = self.plan.prefix(next(images))
         if rows is not None and len(lacking) < len(ids):
-            kept = ids[rows.has(ids)]
-            features[torch.from_numpy(_places(ids, kept)).to(device)] = rows.take(kept).to(device)
+            there = ids[rows.has(ids)]
+            features[torch.from_numpy(_places(ids, there)).to(device)] = rows.take(there).to(device)
         return features
 
     def _filled(self, view: View) -> Rows | None:
@@ -193,7 +195,7 @@ class ActivationCache:
         earlier = self.previous.ready(view.name) if self.previous is not None else None
         if earlier is None or self.bridge is None or not all(earlier.has(ids).all() for ids in missing):
             return (self.plan.prefix(images) for images in view.images(missing))
-        onwards = Prefix(self.bridge, self.plan.prefix.precision, self.plan.prefix.world)
+        onwards = replace(self.plan.prefix, module=self.bridge)
         return (onwards(earlier.take(ids)) for ids in missing)
 
     def ready(self, name: str) -> Rows | None:
@@ -214,7 +216,8 @@ class ActivationCache:
         plan, world = self.plan, self.plan.prefix.world
         with torch.inference_mode(False):  # the rows outlive the evaluation that may have asked for them
             if plan.place is CachePlace.MEMORY or plan.directory is None:
-                return MemoryRows(plan.like, samples=view.samples, rank=world.rank, world=world.size)
+                device = memory_for(len(view.ids) * plan.like.numel() * plan.like.element_size(), world.device)
+                return MemoryRows(plan.like, samples=view.samples, rank=world.rank, world=world.size, device=device)
             return FileRows(plan.directory, view.key, plan.like, samples=view.samples)
 
     def _size(self) -> int:

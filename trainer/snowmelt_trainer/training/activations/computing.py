@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.data.batches import Ids
 from snowmelt_trainer.data.loading import Batch
@@ -36,12 +37,14 @@ class Prefix:
     module: nn.Module
     precision: Precision
     world: World
+    preprocessing: Preprocessing
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Its output, in whatever precision the suffix would have got it, on this worker's device."""
+        """Its output for images, or for earlier features, in whatever precision the suffix would have got it, on this
+        worker's device."""
         with autocast(self.precision, self.world.device):
-            features: Tensor = self.module(place(images, self.world.device))
+            features: Tensor = self.module(place(images, self.world.device, self.preprocessing))
         return features
 
 
@@ -84,7 +87,7 @@ def spot_check(view: View, rows: Rows, prefix: Prefix) -> str:
     chosen = np.random.default_rng(int(view.key[:16], 16)).permutation(ids)[:CHECKED]
     if not len(chosen):
         return ""
-    kept = rows.take(chosen).float()
+    kept = rows.take(chosen).cpu().float()
     fresh = torch.cat([prefix(images).cpu() for images in view.images([chosen])])
     difference = float((kept - fresh.float()).abs().max() / fresh.float().abs().max().clamp_min(1e-12))
     allowed = _tolerance(fresh.dtype, prefix.world.device)

@@ -90,7 +90,7 @@ def open_cache(
         return None, earlier or (CacheStatus(reason=reason[:MAX_REASON]) if reason else None)
     origin = origins([_first_trained(rig, one) for one in range(len(rig.plan))])[stage]
     previous = _usable(rig, previous, origin)
-    prefix = Prefix(cut.prefix, rig.precision, rig.world)
+    prefix = Prefix(cut.prefix, rig.precision, rig.world, rig.preprocessing)
     probe = measure(rig, prefix, origin)
     kept_before = previous.bytes if previous is not None else 0
     decision, directory = _decided(rig, probe, stage, earlier, kept_before, plain=plain)

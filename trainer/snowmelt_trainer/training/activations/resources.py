@@ -10,6 +10,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+import torch
+
 from snowmelt_trainer.training.activations.payoff import Transfer
 
 DIRECTORY_ENV = "SNOWMELT_CACHE_DIR"
@@ -17,6 +19,8 @@ DIRECTORY_ENV = "SNOWMELT_CACHE_DIR"
 MEMORY_SHARE = 0.5
 DISK_SHARE = 0.8
 """Of what is free, how much may be filled."""
+DEVICE_SHARE = 0.25
+"""The same of an accelerator's memory, which training needs for itself."""
 UNLIMITED = 2**62
 PROBE_BYTES = 16 * 2**20
 _CGROUP = Path("/sys/fs/cgroup")
@@ -27,6 +31,15 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -
     neither is known."""
     free = [size for size in (_machine_memory(meminfo), _container_memory(cgroup)) if size is not None]
     return max(0, min(free, default=0))
+
+
+def memory_for(size: int, device: torch.device) -> torch.device:
+    """Where a worker on `device` keeps `size` bytes in memory: on the accelerator itself where they take little of what
+    is free there, else on the host."""
+    if device.type != "cuda":
+        return torch.device("cpu")
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if size <= DEVICE_SHARE * free else torch.device("cpu")
 
 
 def free_disk(directory: Path) -> int:
