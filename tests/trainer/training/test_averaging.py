@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.driver.worker import set_up
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.stage import StageTraining
+from snowmelt_trainer.training.state import RunState
 
 
 def named(value: float) -> dict[str, nn.Parameter]:
@@ -94,3 +102,17 @@ def test_without_decay_there_is_nothing_to_exchange() -> None:
 )
 def test_the_memory_is_an_epoch_where_the_spec_gives_none(given_decay: float | None, steps: int, decay: float) -> None:
     assert chosen_decay(given_decay, steps) == pytest.approx(decay)
+
+
+@pytest.mark.parametrize(("ema", "momentum"), [(None, 1 / 4), (0.8, 0.2), (0.0, 0.1)])
+def test_statistics_are_of_the_same_steps_as_the_averaged_weights(
+    configure: Callable[..., RunConfig], ema: float | None, momentum: float
+) -> None:
+    """180 images in steps of 45; ShuffleNet's own momentum is 0.1."""
+    config = configure(unfreezing={"strategy": "Full"}, optimization={"batchSize": 45, "regularization": {"ema": ema}})
+    data = open_data(config.data, seed=0, volumes_root="")
+    _, rig = set_up(config, data, World(), lambda _: None)
+    StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
+    found = [one.momentum for one in rig.model.modules() if isinstance(one, nn.BatchNorm2d)]
+    assert found == pytest.approx([momentum] * len(found))
+    assert found

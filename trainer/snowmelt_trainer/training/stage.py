@@ -17,7 +17,7 @@ from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
-from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay
+from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.evaluate import evaluate
@@ -113,6 +113,8 @@ class StageTraining:
         """A solved head is no walk about a minimum: there is nothing to average."""
         rig = self.rig
         decay = chosen_decay(rig.config.optimization.regularization.ema, rig.train.steps)
+        if self.adapts:
+            match_statistics(rig.model, decay)
         trained = {name: one for name, one in rig.model.named_parameters() if one.requires_grad}
         return AveragedWeights(trained, 0.0 if self.solver else decay)
 
