@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import ray
 
 from snowmelt_trainer.contract import Outcome, Reason, RunConfig
 from snowmelt_trainer.contract.progress import FinalRecord, Progress
@@ -13,24 +12,9 @@ from snowmelt_trainer.driver.announcer import Announcer
 from snowmelt_trainer.driver.failures import explain
 from snowmelt_trainer.driver.main import fine_tune
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 Configure = Callable[..., RunConfig]
 ON_THE_GPU = {"workers": {"replicas": 1, "gpus": 1, "cpus": 2}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def local_ray() -> Iterator[None]:
-    """A Ray of the test's own, which finds the GPU by itself."""
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
-    )
-    yield
-    ray.shutdown()
 
 
 def attempt(config: RunConfig) -> tuple[FinalRecord, list[Progress]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.stage.measure import peak_memory, time_epochs
 from bench.stage.report import Figures, page, table
 from bench.stage.work import CASES, Work, write_images
+from bench.stage.workers import shares
 from snowmelt_trainer.contract.optimization import Precision
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="resnet18", help="(%(default)s)")
     parser.add_argument("--image-size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--precision", type=Precision, nargs="*", default=[Precision.FLOAT32, Precision.BFLOAT16])
+    parser.add_argument("--workers", type=int, default=2, help="that share the threads; 1 measures none (%(default)s)")
     parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--no-page", action="store_true", help="leave the page in docs/ as it is")
     options = parser.parse_args()
@@ -48,12 +50,14 @@ def main() -> None:
                 None if options.no_memory else peak_memory(work, index, precision, folder)
                 for index in range(len(CASES))
             ]
-            found[precision] = Figures(epochs, memory)
+            sharing = options.workers if options.device == "cpu" else 1
+            together = shares(work, precision, sharing, options.repeats) if sharing > 1 else []
+            found[precision] = Figures(epochs, memory, together)
             print(table(found[precision]), flush=True)
     if not options.no_page:
         today = datetime.now(UTC).date()
         PAGE[options.device].write_text(
-            page(found, work, images=options.images, today=today, load=load), encoding="utf-8"
+            page(found, work, images=options.images, workers=options.workers, today=today, load=load), encoding="utf-8"
         )
 
 

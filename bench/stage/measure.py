@@ -36,12 +36,14 @@ class Epochs:
     cache: CacheStatus | None = None
 
 
-def epoch_of(work: Work, case: Case, precision: Precision, folder: Path) -> tuple[Callable[[], None], StageTraining]:
-    """What trains one whole epoch of the case, and the stage that it runs in (of the plain loop, a stage that gave it
-    its network and data)."""
+def epoch_of(
+    work: Work, case: Case, precision: Precision, folder: Path, world: World | None = None
+) -> tuple[Callable[[], None], StageTraining]:
+    """What trains one whole epoch of the case, as one of the workers of `world`, and the stage that it runs in (of the
+    plain loop, a stage that gave it its network and data)."""
     config = config_of(work, case, precision, folder)
     data = open_data(config.data, seed=0, volumes_root="")
-    backbone, rig = set_up(config, data, World(device=torch.device(work.device)), lambda _: None)
+    backbone, rig = set_up(config, data, world or World(device=torch.device(work.device)), lambda _: None)
     stage = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
     if case.unfreeze is not None:
         return stage.epoch, stage

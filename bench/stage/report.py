@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +25,16 @@ class Figures:
     epochs: list[Epochs]
     memory: list[int | None]
     """Bytes; None where it was not measured."""
+    together: list[float] = field(default_factory=list)
+    """Throughput of several workers as a share of the plain loop's, by repeat."""
 
 
-def page(found: Mapping[Precision, Figures], work: Work, *, images: int, today: date, load: float) -> str:
+def page(found: Mapping[Precision, Figures], work: Work, *, images: int, workers: int, today: date, load: float) -> str:
     """docs/benchmarks-stage.md."""
-    tables = "\n\n".join(f"## {precision.value}\n\n{table(figures)}" for precision, figures in found.items())
+    tables = "\n\n".join(
+        f"## {precision.value}\n\n{table(figures)}\n\n{together(figures, workers)}"
+        for precision, figures in found.items()
+    )
     repeats = len(next(iter(found.values())).epochs[0].seconds)
     return f"""# Benchmark: one stage against a plain loop
 
@@ -70,6 +75,16 @@ def table(figures: Figures) -> str:
             f"| {epochs.first:.2f} | {kept} | {most} |"
         )
     return "\n".join(lines)
+
+
+def together(figures: Figures, workers: int) -> str:
+    """What several workers do with the cores of the plain loop."""
+    if not figures.together:
+        return "Several workers were not measured."
+    return (
+        f"{workers} workers that train everything, in processes of their own with an equal part of the threads: "
+        f"{spread(figures.together)} of the throughput of the plain loop with all of them; aim: at least 0.9."
+    )
 
 
 def spread(values: Sequence[float]) -> str:

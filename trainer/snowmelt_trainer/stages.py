@@ -30,6 +30,9 @@ images). On the demo's digits, at 32 images, half of either did worse, and twice
 WARM_HEAD_FACTOR = 0.25
 EVERYTHING_FACTOR = 0.5
 """The same for an automatic rate in a stage that trains everything: there is no later one to move the first layers."""
+EPOCHS, EPOCHS_BETWEEN = 6, 3
+"""Most epochs of a stage where the spec gives no number, and of those between the first and the last of strategy
+Gradual: what such a stage leaves undone, the last one does."""
 MAX_NAME = 60
 
 
@@ -98,7 +101,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
                 learning_rates={
                     groups[i].name: head_rate * optimization.layer_decay ** (len(groups) - 1 - i) for i in trained
                 },
-                max_epochs=draft.max_epochs or unfreezing.stage.max_epochs,
+                max_epochs=draft.max_epochs or unfreezing.stage.max_epochs or EPOCHS,
                 trainable_parameters=sum(groups[i].parameter_count for i in trained),
                 total_parameters=sum(group.parameter_count for group in groups),
                 solved=number == 1 and len(trained) == 1 and _may_be_solved(optimization, draft),
@@ -119,21 +122,25 @@ def _drafts(unfreezing: Unfreezing, groups: Sequence[GroupInfo]) -> list[_Draft]
         case Strategy.LINEAR_PROBE_THEN_FINE_TUNE:
             return [_Draft(head), _Draft(everything)]
         case Strategy.GRADUAL:
-            return [_Draft(trained) for trained in _gradual(len(groups), unfreezing.order, unfreezing.max_stages)]
+            return _gradual(len(groups), unfreezing)
         case Strategy.CUSTOM:
             return [_custom(number, stage, groups) for number, stage in enumerate(unfreezing.stages)]
         case Strategy.SURGICAL:
             raise RunError(Reason.INVALID_CONFIG, "not supported yet: spec.unfreezing.strategy Surgical")
 
 
-def _gradual(num_groups: int, order: Order, max_stages: int) -> list[frozenset[int]]:
-    """Head first; then the backbone's groups in `order`, in near-equal portions, the smaller ones earlier."""
+def _gradual(num_groups: int, unfreezing: Unfreezing) -> list[_Draft]:
+    """Head first; then the backbone's groups in order, in near-equal portions, the smaller ones earlier."""
     backbone = list(range(num_groups - 1))
-    if order is not Order.INPUT_FIRST:
+    if unfreezing.order is not Order.INPUT_FIRST:
         backbone.reverse()
-    portions = min(max_stages - 1, len(backbone))
-    ends = [portion * len(backbone) // portions for portion in range(1, portions + 1)]
-    return [frozenset({num_groups - 1, *backbone[:end]}) for end in (0, *ends)]
+    portions = min(unfreezing.max_stages - 1, len(backbone))
+    ends = [portion * len(backbone) // portions for portion in range(portions + 1)] if portions else [0]
+    between = unfreezing.stage.max_epochs or EPOCHS_BETWEEN
+    return [
+        _Draft(frozenset({num_groups - 1, *backbone[:end]}), max_epochs=between if 0 < end < len(backbone) else None)
+        for end in ends
+    ]
 
 
 def _custom(number: int, stage: CustomStage, groups: Sequence[GroupInfo]) -> _Draft:

@@ -88,8 +88,9 @@ class Target(Contract):
 class StageLimits(Contract):
     """What ends a stage."""
 
-    max_epochs: Annotated[int, Field(ge=1, le=10_000)] = 6
-    """Most epochs in one stage."""
+    max_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Most epochs in one stage. Without a number, 6; and 3 in a stage of strategy Gradual that is neither the first nor
+    the last."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Epochs without improvement of the validation metric after which the stage ends, not counting those before
     the schedule has brought the learning rate down to half its peak."""
