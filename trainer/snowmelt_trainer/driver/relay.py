@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 CAPACITY = 256
 WAIT_SECONDS = 5.0
 AGAIN_SECONDS = 1.0
+SETTLE_SECONDS = 30.0
 
 
 class _Mailbox:
@@ -51,9 +52,16 @@ class Sender:
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
+        self._last: Any = None
 
     def __call__(self, progress: Progress) -> None:
-        self._mailbox.put.remote(progress.model_dump_json(by_alias=True, exclude_none=True))
+        self._last = self._mailbox.put.remote(progress.model_dump_json(by_alias=True, exclude_none=True))
+
+    def settle(self, within_s: float = SETTLE_SECONDS) -> None:
+        """Waits until all that was sent has arrived: the worker may end then, and what was on its way would end with
+        it. Gives up after `within_s`, or where the mailbox is gone."""
+        if self._last is not None:
+            ray.wait([self._last], timeout=within_s)
 
 
 @contextmanager

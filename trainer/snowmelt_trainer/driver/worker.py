@@ -77,7 +77,10 @@ def train_worker(payload: dict[str, Any]) -> str:
         context = train.get_context()
         world = World(context.get_world_rank(), context.get_world_size(), get_device())
         requests = _requests(config, world, payload["handover"])
-        return fine_tune(config, payload["data"], world, payload["send"], requests).model_dump_json(by_alias=True)
+        send: Sender = payload["send"]
+        trained = fine_tune(config, payload["data"], world, send, requests)
+        send.settle()
+        return trained.model_dump_json(by_alias=True)
 
 
 def fine_tune(
