@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
 
@@ -17,6 +18,8 @@ FIRST, LAST = 1 / 25, 1e-4
 """OneCycle begins and ends at these shares of the peak; Cosine ends at the last (torch.optim.lr_scheduler.OneCycleLR's
 order of magnitude)."""
 PEAK = "peak_lr"
+MAX_GRADIENT_NORM = 5.0
+"""Gradients are scaled down to this global norm: far above that of ordinary steps, it only tames a freak batch."""
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
@@ -66,3 +69,12 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets each group's learning rate to its peak times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group[PEAK] * factor
+
+
+def limit_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """What `torch.nn.utils.clip_grad_norm_` does with MAX_GRADIENT_NORM. Where looking at the norm costs no wait for a
+    device, ordinary gradients are spared the multiplication by one."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if norm.device.type != "cpu" or norm > MAX_GRADIENT_NORM:
+        nn.utils.clip_grads_with_norm_(parameters, MAX_GRADIENT_NORM, norm)

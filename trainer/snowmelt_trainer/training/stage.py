@@ -24,7 +24,7 @@ from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.optimizers import build_optimizer, is_high, rate_factor, set_rate
+from snowmelt_trainer.training.optimizers import build_optimizer, is_high, limit_gradients, rate_factor, set_rate
 from snowmelt_trainer.training.packing import unpack_optimizer
 from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.rig import Rig
@@ -33,8 +33,6 @@ from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_se
 
 log = logging.getLogger(__name__)
 
-MAX_GRADIENT_NORM = 5.0
-"""Gradients are scaled down to this global norm: far above that of ordinary steps, it only tames a freak batch."""
 CHECK_EVERY_STEPS = 100
 """How often the loss is looked at between the ends of epochs, to end a diverged run early; each look waits for the
 device once."""
@@ -208,7 +206,7 @@ class StageTraining:
         # DDP averages over the workers, whose shares may differ in size: this makes the result the mean over the global
         # batch.
         torch.autograd.backward(loss * (rig.world.size / self.sizes[step]))
-        nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+        limit_gradients(self.parameters)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update()
