@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from snowmelt_trainer.training.distributed import World
-from tests.trainer.training.conftest import configure, digits, local_ray
+from tests.trainer.training.conftest import configure, digits, local_ray, losses
 
-__all__ = ["configure", "digits", "local_ray"]
+__all__ = ["configure", "digits", "local_ray", "losses"]
 
 
 def pytest_sessionstart() -> None:

@@ -38,28 +38,20 @@ def run(config: RunConfig, world: World, send: Callable[[Progress], None] = lamb
     return fine_tune(config, data, world, send)
 
 
-def losses(trained: Trained) -> list[float]:
+def epoch_losses(trained: Trained) -> list[float]:
     return [epoch.train_loss for epoch in trained.state.history]
 
 
 @pytest.mark.usefixtures("exact")
 def test_the_first_steps_on_a_gpu_are_those_on_a_processor(
-    configure: Configure, tmp_path: Path, gpu: World, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tmp_path: Path, gpu: World, losses: list[float]
 ) -> None:
-    seen: list[float] = []
-    backward = torch.autograd.backward
-
-    def watched(loss: torch.Tensor) -> None:
-        seen.append(float(loss.detach()))
-        backward(loss)
-
-    monkeypatch.setattr(torch.autograd, "backward", watched)
     found = []
     for world in (World(), gpu):
         sections: dict[str, Any] = {"backbone": RESNET, "unfreezing": LAST_BLOCK}
         run(configure(output=tmp_path / world.device.type, **sections), world)
-        found.append(seen[:8])
-        seen.clear()
+        found.append(losses[:8])
+        losses.clear()
     assert found[1] == pytest.approx(found[0], rel=2e-3)
 
 
@@ -84,7 +76,7 @@ def test_a_cache_changes_no_loss_wherever_it_lies(
             optimization={"cache": {"mode": mode}},
         )
         trained = run(config, gpu)
-        found.append(losses(trained))
+        found.append(epoch_losses(trained))
     (row,) = trained.state.rows
     assert row.cache is not None
     assert row.cache.place == ("File" if place == "files" else "Memory")
@@ -121,7 +113,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_been(
         run(broken, gpu, cut)
     resumed = run(broken, gpu)
     assert [epoch.epoch for epoch in resumed.state.history] == [1, 2, 3]
-    assert losses(resumed) == pytest.approx(losses(whole), rel=0.02)
+    assert epoch_losses(resumed) == pytest.approx(epoch_losses(whole), rel=0.02)
 
 
 def test_a_full_gpu_is_named_with_what_helps(configure: Configure, gpu: World) -> None:

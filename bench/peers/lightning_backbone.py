@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
 
 from bench.peers.ingredients import training_loader
-from bench.peers.lightning_module import Classifier, Watch, trainer
+from bench.peers.lightning_module import Classifier, Watch, concluded, trainer
 from bench.peers.protocol import Trial
 from bench.peers.record import Record
 
@@ -29,7 +29,4 @@ def fit(trial: Trial, record: Record) -> nn.Module:
         )
         record.start()
         fitting.fit(module, loader)
-    module.to(trial.setting.device)  # Lightning has taken it back
-    record.look(module)
-    record.finish()
-    return module
+    return concluded(module, record)

@@ -87,3 +87,11 @@ def trainer(trial: Trial, folder: Path, epochs: int, callbacks: list[Any], **mor
         num_sanity_val_steps=0,
         **more,
     )
+
+
+def concluded(module: Classifier, record: Record) -> nn.Module:
+    """The fitted module, looked at a last time where it was trained: Lightning has taken it back from there."""
+    module.to(module.setting.device)
+    record.look(module)
+    record.finish()
+    return module

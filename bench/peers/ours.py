@@ -135,8 +135,8 @@ def _own_evaluation_noted(record: Record, followed: Followed) -> Iterator[None]:
         for name, module in list(sys.modules.items())
         if name.startswith("snowmelt_trainer.") and getattr(module, "evaluate", None) is counted
     ]
-    if not any(module.__name__ == "snowmelt_trainer.training.stage" for module in users):
-        raise RuntimeError("snowmelt_trainer.training.stage does not evaluate by training.evaluate.evaluate any more")
+    if not any(module.__name__ == "snowmelt_trainer.training.rig" for module in users):
+        raise RuntimeError("snowmelt_trainer.training.rig does not evaluate by training.evaluate.evaluate any more")
     for module in users:
         module.evaluate = uncounted  # type: ignore[attr-defined]
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bench.peers.clock import Stopwatch, forget_peak, resident_mib
+from snowmelt_trainer.training.accelerator import settle
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Record:
     _seen: int = 0
 
     def start(self) -> None:
-        self._settle()
+        settle(torch.device(self.device))
         self.figures |= {"memoryBeforeMiB": self._memory_before(), "startedAt": time.monotonic()}
         self.watch.start()
 
@@ -74,7 +75,7 @@ class Record:
         samples is none."""
         if self.points and self.points[-1].samples == self.samples:
             return
-        self._settle()
+        settle(torch.device(self.device))
         seconds, cpu = self.watch.read()
         with self.watch.paused():
             modes = [(module, module.training) for module in model.modules()]
@@ -91,7 +92,7 @@ class Record:
 
     def finish(self) -> None:
         """The fit is over; the final test does not count any more."""
-        self._settle()
+        settle(torch.device(self.device))
         seconds, cpu = self.watch.read()
         self.figures |= {
             "seconds": seconds,
@@ -114,11 +115,6 @@ class Record:
         self.points = [Point(**point) for point in result["points"]]
         self.figures |= result["figures"]
         self.samples, self.spent = self.figures["samples"], self.figures["cutOff"]
-
-    def _settle(self) -> None:
-        """Waits until the device has done what it was given."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
     def _memory_before(self) -> float:
         """MiB from which the fit's memory is counted, with the peak forgotten: of an accelerator's, all counts."""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bench.peers.ingredients import image_folder, training_loader
-from bench.peers.lightning_module import HEAD_RATE, Classifier, Watch, trainer
+from bench.peers.lightning_module import HEAD_RATE, Classifier, Watch, concluded, trainer
 from bench.peers.protocol import Trial
 from bench.peers.record import Record
 
@@ -49,10 +49,7 @@ def _fit(trial: Trial, record: Record, callbacks: Any) -> nn.Module:
         fitting = trainer(trial, Path(folder), MOST_EPOCHS, [*callbacks(module), Watch(record)], logger=False)
         record.start()
         fitting.fit(module, training, DataLoader(validation, batch_size=EVALUATION_BATCH))
-    module.to(trial.setting.device)  # Lightning has taken it back
-    record.look(module)
-    record.finish()
-    return module
+    return concluded(module, record)
 
 
 def three_phases(module: Classifier) -> dict[int, dict[str, Any]]:

@@ -18,6 +18,7 @@ from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.worker import set_up
+from snowmelt_trainer.training.accelerator import settle
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
@@ -90,8 +91,7 @@ def _timed(epoch: Callable[[], None], stage: StageTraining, times: int) -> tuple
     for _ in range(times):
         epoch()
     stage.keeper.settle()  # or it would be written in the next case's time
-    if stage.rig.world.device.type == "cuda":
-        torch.cuda.synchronize(stage.rig.world.device)
+    settle(stage.rig.world.device)
     return (time.perf_counter() - started) / times, (time.process_time() - worked) / times
 
 

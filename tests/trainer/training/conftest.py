@@ -65,6 +65,20 @@ def configure(digits: Path, tmp_path: Path) -> Configure:
     return build
 
 
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of every optimizer step from here on."""
+    seen: list[float] = []
+    backward = torch.autograd.backward
+
+    def watched(loss: torch.Tensor) -> None:
+        seen.append(float(loss.detach()))
+        backward(loss)
+
+    monkeypatch.setattr(torch.autograd, "backward", watched)
+    return seen
+
+
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A Ray of the test's own, with more logical CPUs than this machine may have."""

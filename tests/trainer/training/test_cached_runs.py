@@ -60,20 +60,6 @@ def only_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The loss of every optimizer step from here on."""
-    seen: list[float] = []
-    backward = torch.autograd.backward
-
-    def watched(loss: torch.Tensor) -> None:
-        seen.append(float(loss.detach()))
-        backward(loss)
-
-    monkeypatch.setattr(torch.autograd, "backward", watched)
-    return seen
-
-
 @pytest.mark.parametrize(
     ("architecture", "unfreeze"),
     [

@@ -31,7 +31,6 @@ from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.stages import GroupInfo, plan_stages
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.precision import choose_precision, place_model
 from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.rig import MAX_WARNING, MAX_WARNINGS, Reporter, Rig
@@ -96,15 +95,7 @@ def fine_tune(
     test: Metrics = {}
     if data.test is not None:
         loader = _evaluation_loader(config, data.test, world, backbone)
-        counts = evaluate(
-            rig.model,
-            loader,
-            classes=len(data.classes),
-            world=world,
-            precision=rig.precision,
-            preprocessing=rig.preprocessing,
-        )
-        test = as_metrics(counts.values)
+        test = as_metrics(rig.evaluate(rig.model, loader).values)
     return Trained(
         reason=walked.reason,
         checkpoint=walked.best.checkpoint,

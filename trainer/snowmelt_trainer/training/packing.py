@@ -15,6 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from snowmelt_trainer.backbones import load_state
+from snowmelt_trainer.training.accelerator import has_room
 
 _CPU = torch.device("cpu")
 STAGED_SHARE = 0.05
@@ -49,7 +50,7 @@ class Snapshot:
         chosen = {name: tensor for name, tensor in model.state_dict().items() if name in changing}
         everything = {"model": chosen, "optimizer": optimizer.state_dict(), "last_step": dict(last_step)}
         device = next((tensor.device for tensor in last_step.values()), _CPU)
-        if not _has_room(device, _bytes(everything)):
+        if not has_room(device, _bytes(everything), STAGED_SHARE):
             return cls(**_copied(everything, _CPU))
         copies, taken = _copied(everything, device), torch.cuda.Event()  # type: ignore[no-untyped-call]
         taken.record(torch.cuda.current_stream(device))
@@ -64,12 +65,9 @@ class Snapshot:
     def pack_optimizer(self, file: BinaryIO) -> None:
         """What `unpack_optimizer` loads."""
         with self._aside():
-            packed = {name: _copied(value, _CPU) if self.taken else value for name, value in self._rest.items()}
+            kept = {"optimizer": self.optimizer, "lastStep": self.last_step}
+            packed = _copied(kept, _CPU) if self.taken else kept
         torch.save(packed, file)
-
-    @property
-    def _rest(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer, "lastStep": self.last_step}
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -152,7 +150,3 @@ def _bytes(value: Any) -> int:
     if isinstance(value, dict | list):
         return sum(map(_bytes, value.values() if isinstance(value, dict) else value))
     return 0
-
-
-def _has_room(device: torch.device, size: int) -> bool:
-    return device.type == "cuda" and size <= STAGED_SHARE * torch.cuda.mem_get_info(device)[0]

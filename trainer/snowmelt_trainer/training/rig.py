@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,10 +17,12 @@ from snowmelt_trainer.contract.progress import CheckpointStatus, DataStatus, Pro
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.batches import global_step
-from snowmelt_trainer.data.loading import EvaluationLoader, TrainingLoader
+from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.stages import Stage
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.evaluate import evaluate
+from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.snapshot import Pace, snapshot
 from snowmelt_trainer.training.state import RunState, deciding_metric
@@ -132,6 +134,17 @@ class Rig:
     def preprocessing(self) -> Preprocessing:
         """How pixels become the network's input."""
         return self.train.dataset.view.preprocessing
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Counts:
+        """As `training.evaluate.evaluate`, of images or of what the frozen layers made of them."""
+        return evaluate(
+            model,
+            batches,
+            classes=self.classes,
+            world=self.world,
+            precision=self.precision,
+            preprocessing=self.preprocessing,
+        )
 
     def images_in(self, step: int) -> int:
         """Images in step `step` of any epoch, over all workers."""

@@ -20,7 +20,6 @@ from snowmelt_trainer.training.activations import Account, ActivationCache, comb
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
-from snowmelt_trainer.training.evaluate import evaluate
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
@@ -182,14 +181,7 @@ class StageTraining:
     def _evaluate(self) -> Counts:
         rig, cache = self.rig, self.cache
         model, batches = (rig.model, rig.validation) if cache is None else (self.cut.suffix, cache.validation())
-        return evaluate(
-            model,
-            batches,
-            classes=rig.classes,
-            world=rig.world,
-            precision=rig.precision,
-            preprocessing=rig.preprocessing,
-        )
+        return rig.evaluate(model, batches)
 
     def _step(self, step: int, batch: Batch) -> None:
         rig, state = self.rig, self.state

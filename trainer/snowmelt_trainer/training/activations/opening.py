@@ -23,6 +23,7 @@ from snowmelt_trainer.contract.progress import CachePlace, CacheStatus
 from snowmelt_trainer.data.batches import Ids, owners
 from snowmelt_trainer.data.samples import SampleSet
 from snowmelt_trainer.data.transforms import Draw
+from snowmelt_trainer.training.accelerator import settle
 from snowmelt_trainer.training.activations import keys, resources
 from snowmelt_trainer.training.activations.account import MAX_REASON
 from snowmelt_trainer.training.activations.cache import ActivationCache, Plan
@@ -251,10 +252,10 @@ def measure(rig: Rig, prefix: Prefix, origin: int) -> Probe:
     images = next(rig.train.load([draws]))[0]
     loaded = time.perf_counter()
     prefix(images)
-    _settle(rig.world)
+    settle(rig.world.device)
     warm = time.perf_counter()
     features = prefix(images)
-    _settle(rig.world)
+    settle(rig.world.device)
     done = time.perf_counter()
     rows = features.cpu()
     kept = rows.clone()
@@ -270,8 +271,3 @@ def measure(rig: Rig, prefix: Prefix, origin: int) -> Probe:
         prefix=forward,
         memory=Transfer((written - done) / count, (read - written) / count),
     )
-
-
-def _settle(world: World) -> None:
-    if world.device.type == "cuda":
-        torch.cuda.synchronize(world.device)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from snowmelt_trainer.training.accelerator import has_room
 from snowmelt_trainer.training.activations.payoff import Transfer
 
 DIRECTORY_ENV = "SNOWMELT_CACHE_DIR"
@@ -36,10 +37,7 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -
 def memory_for(size: int, device: torch.device) -> torch.device:
     """Where a worker on `device` keeps `size` bytes in memory: on the accelerator itself where they take little of what
     is free there, else on the host."""
-    if device.type != "cuda":
-        return torch.device("cpu")
-    free, _ = torch.cuda.mem_get_info(device)
-    return device if size <= DEVICE_SHARE * free else torch.device("cpu")
+    return device if has_room(device, size, DEVICE_SHARE) else torch.device("cpu")
 
 
 def free_disk(directory: Path) -> int:
