@@ -22,8 +22,9 @@ def main() -> int:
     options = parser.parse_args()
     try:
         images = build_images(base=options.base, builder=options.builder)
+        images.seed()
         if options.load:
-            load(Cluster(options.directory), images.layout, (images.operator, images.trainer))
+            load(Cluster(options.directory), images.layout, images.names)
     except (ImagesError, ControlPlaneError) as error:
         print(f"hack.images: {error}", file=sys.stderr)
         return 1

@@ -18,7 +18,9 @@ from hack.kube.binaries import cache_folder
 from hack.kube.gobuild import exclusively
 
 REPOSITORY = Path(__file__).parents[2]
-NAMES = {"operator": "localhost/snowmelt/operator:dev", "trainer": "localhost/snowmelt/trainer:dev"}
+NAMES = {"operator": "localhost/snowmelt/operator", "trainer": "localhost/snowmelt/trainer"}
+DEVELOPMENT = "dev"
+"""The tag of what is built from this checkout."""
 CERTIFICATES = "/run/secrets/ca"
 """Where the Dockerfiles have the certificates of the secret `ca`."""
 CERTIFICATE_FILES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
@@ -35,8 +37,22 @@ class Images:
     operator: str
     trainer: str
     layout: Path
-    seed: Path
-    """A containerd root that has them, for nodes to begin with."""
+
+    @classmethod
+    def tagged(cls, tag: str, layout: Path) -> Images:
+        return cls(f"{NAMES['operator']}:{tag}", f"{NAMES['trainer']}:{tag}", layout)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.operator, self.trainer
+
+    def seed(self) -> Path:
+        """A containerd root that has them, for nodes to begin with; one for other layers of gigabytes is removed.
+
+        Raises:
+            ImagesError: containerd is missing, or refused the images.
+        """
+        return seed_for(self.layout, self.names, images_folder())
 
 
 def images_folder() -> Path:
@@ -44,12 +60,14 @@ def images_folder() -> Path:
     return cache_folder().parent / "images"
 
 
-def build_images(*, base: str = "", builder: str = "") -> Images:
+def build_images(*, base: str = "", builder: str = "", source: Path = REPOSITORY, tag: str = DEVELOPMENT) -> Images:
     """Build both images, layer by layer: what did not change is not done again.
 
     Args:
         base: an image with python3 and bash; empty for a Debian that is made here.
         builder: the same with pip; empty for `base`.
+        source: the checkout to build.
+        tag: of both images.
 
     Raises:
         ImagesError: a tool is missing, or a build failed.
@@ -61,28 +79,27 @@ def build_images(*, base: str = "", builder: str = "") -> Images:
         )
     folder = images_folder()
     folder.mkdir(parents=True, exist_ok=True)
+    images = Images.tagged(tag, folder / "layout")
     with exclusively(folder / ".build.lock"):
-        chosen, chosen_builder = (base, builder or base) if base else debian_base(folder)
-        for what, name in NAMES.items():
-            _build(what, name, chosen, chosen_builder, folder)
-        layout = folder / "layout"
-        for name in NAMES.values():
+        bases = (base, builder or base) if base else debian_base(folder)
+        for what, name in zip(NAMES, images.names, strict=True):
+            _build(source, what, name, bases, folder / f"{what}.log")
             # Uncompressed: that would take minutes, and a layer that is there under its own digest is not copied again.
             run(
                 "skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers",
-                f"containers-storage:{name}", f"oci:{layout}:{name}",
+                f"containers-storage:{name}", f"oci:{images.layout}:{name}",
             )  # fmt: skip
-        seed = seed_for(layout, tuple(NAMES.values()), folder)
-    return Images(NAMES["operator"], NAMES["trainer"], layout, seed)
+    return images
 
 
-def _build(what: str, name: str, base: str, builder: str, folder: Path) -> None:
+def _build(source: Path, what: str, name: str, bases: tuple[str, str], log: Path) -> None:
     print(f"building {name}", file=sys.stderr, flush=True)
+    base, builder = bases
     with tempfile.TemporaryDirectory() as workspace:
         run(
             "buildah", "bud", "--layers", f"--build-arg=BASE={base}", f"--build-arg=BUILDER={builder}",
-            *_secrets(Path(workspace)), "--file", REPOSITORY / what / "Dockerfile", "--tag", name, REPOSITORY,
-            log=folder / f"{what}.log",
+            *_secrets(Path(workspace)), "--file", source / what / "Dockerfile", "--tag", name, source,
+            log=log,
         )  # fmt: skip
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from hack.kube.helm import Helm
 from hack.kube.kubectl import ControlPlaneError, Kubectl
 from tests_e2e.product.jobs import SLOT
-from tests_e2e.product.world import RELEASE, SYSTEM, World
+from tests_e2e.product.world import CRD, RELEASE, SYSTEM, World
 
 IMAGES = ("SNOWMELT_E2E_OPERATOR_IMAGE", "SNOWMELT_E2E_TRAINER_IMAGE")
 """Where the cluster pulls both images from, as NAME:TAG."""
-CRD = "finetunejobs.snowmelt.dev"
 
 
 class NotUsableError(Exception):

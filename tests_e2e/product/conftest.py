@@ -67,7 +67,7 @@ def made(workspace: Path) -> Iterator[World]:
     cluster = Cluster(Path(kept) if kept else images_folder() / f"cluster-{os.getpid()}")
     try:
         images = build_images()
-        cluster.up(nodes=2, seed=images.seed)
+        cluster.up(nodes=2, seed=images.seed())
         yield World.on(cluster, images, workspace)
     finally:
         if not kept:

@@ -23,6 +23,7 @@ REPOSITORY = EXAMPLES.parent
 RELEASE, SYSTEM = "snowmelt", "snowmelt-system"
 OPERATOR_PODS = ("-n", SYSTEM, "-l", f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=operator")
 READY_WITHIN_S = 240.0
+CRD = "finetunejobs.snowmelt.dev"
 CLAIMS = ("digits", "backbones", "models")
 WINDOW = "window"
 """The pod of a namespace through which its claims are seen, where this machine does not see them."""
@@ -54,7 +55,7 @@ class World:
     @classmethod
     def on(cls, cluster: Cluster, images: Images, workspace: Path) -> World:
         """On a cluster made for it, with the images loaded."""
-        load(cluster, images.layout, (images.operator, images.trainer))
+        load(cluster, images.layout, images.names)
         nodes = tuple(node.place.name for node in cluster.nodes)
         helm = Helm(find_helm(), workspace, cluster.kubeconfig)
         world = cls(cluster.kubectl(), helm, nodes, images.operator, images.trainer, workspace, cluster)
@@ -84,26 +85,23 @@ class World:
             self.advertise(node, SLOT, 1)
         self.install()
 
-    def install(self) -> None:
-        """`helm install`, or upgrade, and wait for the operator's pods."""
-        (operator, operator_tag), (trainer, trainer_tag) = (
-            name.rsplit(":", 1) for name in (self.operator_image, self.trainer_image)
-        )
-        values = {
-            "image": {"repository": operator, "tag": operator_tag},
-            "trainer": {"image": {"repository": trainer, "tag": trainer_tag}},
-            "podAnnotations": {"made": str(time.time())},
-        }
+    def install(self, chart: Path = CHART, images: tuple[str, str] | None = None) -> None:
+        """`helm install`, or upgrade, and wait for the operator's pods; by default of what the tests are about."""
+        values = image_values(*images or (self.operator_image, self.trainer_image))
         self.helm(
-            "upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace",
+            "upgrade", "--install", RELEASE, chart, "--namespace", SYSTEM, "--create-namespace",
             "--wait", f"--timeout={READY_WITHIN_S:.0f}s",
-            values=values,
+            values=values | {"podAnnotations": {"made": str(time.time())}},
         )  # fmt: skip
 
+    def uninstall(self) -> str:
+        """`helm uninstall`, and what it said."""
+        return self.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait")
+
     def upgrade(self, values: dict[str, Any]) -> None:
-        """`helm upgrade` with these values over those that are there, and wait for the new pods."""
+        """`helm upgrade` as docs/install.md has it, with these values over those that are there; waits for the pods."""
         self.helm(
-            "upgrade", RELEASE, CHART, "--namespace", SYSTEM, "--reuse-values",
+            "upgrade", RELEASE, CHART, "--namespace", SYSTEM, "--reset-then-reuse-values",
             "--wait", f"--timeout={READY_WITHIN_S:.0f}s",
             values=values,
         )  # fmt: skip
@@ -113,6 +111,10 @@ class World:
         """Let a node say that it has so many of a resource; a kubelet leaves resources that it does not know alone."""
         patch = {"status": {"capacity": {resource: str(number)}, "allocatable": {resource: str(number)}}}
         self.kubectl("patch", "node", node, "--subresource=status", "-p", json.dumps(patch))
+
+    def crd(self) -> Any:
+        """The CRD, as the API server has it."""
+        return self.kubectl.get("crd", CRD)
 
     def namespace(self, name: str, claims: Sequence[str] = CLAIMS) -> Namespace:
         """A new namespace under Pod Security level restricted, with claims that hold what the examples read."""
@@ -149,6 +151,12 @@ class World:
             return False
         status = deployment.get("status", {})
         return bool(status.get("readyReplicas", 0) == deployment["spec"]["replicas"] == status.get("updatedReplicas"))
+
+
+def image_values(operator: str, trainer: str) -> dict[str, Any]:
+    """The chart's values for two images, given as NAME:TAG."""
+    parts = (dict(zip(("repository", "tag"), name.rsplit(":", 1), strict=True)) for name in (operator, trainer))
+    return {"image": next(parts), "trainer": {"image": next(parts)}}
 
 
 @dataclass(frozen=True)
