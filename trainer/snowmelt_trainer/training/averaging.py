@@ -16,11 +16,6 @@ from torch import Tensor, nn
 
 MOST = 0.9998
 """Longest memory: some 5,000 steps, as is usual for much longer runs."""
-LOOKS = 6
-"""How often at least the average looks at the weights within its memory. One step differs little from the next, and
-each look reads and writes all of them, which costs half of what an optimizer step does."""
-TINY = 1e-6
-"""Above the rounding of 1 / (1 - decay)."""
 
 
 def chosen_decay(given: float | None, steps_per_epoch: int) -> float:
@@ -50,23 +45,20 @@ class AveragedWeights:
     """An exponential moving average of a stage's trained parameters; buffers are not averaged.
 
     It begins with the weights that the stage begins with, which are the best so far, and moves away from them as steps
-    are made. It looks at the weights LOOKS times in its memory, and at every step where that is short. With no decay it
-    is the weights themselves, and costs nothing.
+    are made. With no decay it is the weights themselves, and costs nothing.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.decay = decay
-        self._every = max(1, int(1 / ((1 - decay) * LOOKS) + TINY))
         self._trained = dict(parameters) if decay > 0 else {}
         self._other = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
         """The averages; within `in_place`, the weights of the last step."""
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """After optimizer step `step` of the stage, counted from 0."""
-        if self._trained and (step + 1) % self._every == 0:
-            share = 1 - self.decay**self._every
-            torch._foreach_lerp_(list(self._other.values()), list(self._trained.values()), share)
+    def update(self) -> None:
+        """After an optimizer step."""
+        if self._trained:
+            torch._foreach_lerp_(list(self._other.values()), list(self._trained.values()), 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -189,8 +189,7 @@ class StageTraining:
         inputs = place(batch[0], device, rig.preprocessing)
         labels = batch[1].to(device, non_blocking=True)
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
-        of_stage = state.epoch * rig.train.steps + step
-        set_rate(self.optimizer, rate_factor(self.schedule, of_stage, self.total_steps))
+        set_rate(self.optimizer, rate_factor(self.schedule, state.epoch * rig.train.steps + step, self.total_steps))
         with autocast(rig.precision, device):
             logits = self.network(self.cut.features(inputs) if self.cache is None else inputs)
         loss = functional.cross_entropy(
@@ -202,7 +201,7 @@ class StageTraining:
         limit_gradients(self.parameters)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(of_stage)
+        self.average.update()
         self.loss += loss.detach()
 
     def _count(self, steps: int, samples: int) -> None:
