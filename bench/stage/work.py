@@ -40,6 +40,8 @@ class Case:
     cached: bool = False
     solved: bool = False
     """Whether the head is found by the solver."""
+    averaged: bool = True
+    """Whether the average of the weights is kept, as it is by default and is not by the plain loop."""
     aim: float | None = None
     """How many times as fast as the plain loop an epoch has to be."""
     short: bool = False
@@ -49,8 +51,10 @@ class Case:
 CASES = (
     Case("plain loop, everything trained", None),
     Case("ours, everything trained", ("*",), aim=1 / 1.03),
+    Case("ours, everything trained, no average of weights", ("*",), averaged=False),
     Case("ours, frozen to layer3", ("layer4", "head"), aim=1.9),
     Case("ours, frozen to layer3, cached", ("layer4", "head"), cached=True, aim=3.3),
+    Case("ours, frozen to layer3, cached, no average of weights", ("layer4", "head"), cached=True, averaged=False),
     Case("ours, head alone", ("head",)),
     Case("ours, head alone, cached", ("head",), cached=True, aim=100.0, short=True),
     Case("ours, head alone, by the solver", ("head",), cached=True, solved=True, short=True),
@@ -94,6 +98,7 @@ def _document(work: Work, case: Case, precision: Precision, output: Path, cache:
             "schedule": "Constant",
             "cache": cache,
             "headStart": "Solver" if case.solved else "Epochs",
+            "regularization": {"ema": None if case.averaged else 0.0},
         },
         "output": {"uri": f"file://{output}"},
     }
