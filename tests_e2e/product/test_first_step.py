@@ -54,7 +54,7 @@ def await_first_step(output: Folder) -> float:
 
 def await_no_pods(namespace: Namespace) -> None:
     """What went before must not take the next one's time."""
-    eventually(lambda: namespace.get("pods")["items"] == [], "pods stay", 120.0, ASKS_EVERY_S)
+    eventually(lambda: namespace.pods_of_jobs() == [], "pods stay", 120.0, ASKS_EVERY_S)
 
 
 def by_hand_from(namespace: Namespace, job: str, name: str) -> list[dict[str, Any]]:

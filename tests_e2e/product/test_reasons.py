@@ -65,12 +65,13 @@ def test_a_quota_that_refuses_only_the_submitter_is_said_in_30_seconds(
     namespace: Namespace, measured: Measured
 ) -> None:
     """KubeRay says nothing of it: the pod is its Job's, made once head and worker are ready."""
-    set_quota(namespace, pods="2")
+    already = len(namespace.get("pods")["items"])
+    set_quota(namespace, pods=str(already + 2))
     job = namespace.apply(named("no-submitter"))
     eventually(lambda: is_up(job), "the Ray cluster is not up", STARTS_WITHIN_S, ASKS_EVERY_S)
     measured("QuotaExceeded of the submitter in status", await_reason(job, "QuotaExceeded", time.time()))
     assert "small" in job.incident("QuotaExceeded")["message"]
-    set_quota(namespace, pods="3")
+    set_quota(namespace, pods=str(already + 3))
     job.complete()
 
 

@@ -186,6 +186,11 @@ class Namespace:
             return FolderHere(self.volume(claim))
         return FolderInPod(self.kubectl, self.name, WINDOW, f"/claims/{claim}")
 
+    def pods_of_jobs(self) -> list[dict[str, Any]]:
+        """All pods but the one that shows us its claims."""
+        pods: list[dict[str, Any]] = self.get("pods", f"--field-selector=metadata.name!={WINDOW}")["items"]
+        return pods
+
     def apply(self, job: dict[str, Any]) -> Job:
         """`kubectl apply` of a FineTuneJob in this namespace."""
         self.kubectl("apply", "-n", self.name, "-f", "-", stdin=json.dumps(job))
