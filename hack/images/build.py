@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class Images:
         Raises:
             ImagesError: containerd is missing, or refused the images.
         """
-        return seed_for(self.layout, self.names, images_folder())
+        with _building(images_folder()):
+            return seed_for(self.layout, self.names, images_folder())
 
 
 def images_folder() -> Path:
@@ -80,7 +82,7 @@ def build_images(*, base: str = "", builder: str = "", source: Path = REPOSITORY
     folder = images_folder()
     folder.mkdir(parents=True, exist_ok=True)
     images = Images.tagged(tag, folder / "layout")
-    with exclusively(folder / ".build.lock"):
+    with _building(folder):
         bases = (base, builder or base) if base else debian_base(folder)
         for what, name in zip(NAMES, images.names, strict=True):
             _build(source, what, name, bases, folder / f"{what}.log")
@@ -90,6 +92,11 @@ def build_images(*, base: str = "", builder: str = "", source: Path = REPOSITORY
                 f"containers-storage:{name}", f"oci:{images.layout}:{name}",
             )  # fmt: skip
     return images
+
+
+def _building(folder: Path) -> AbstractContextManager[None]:
+    """While it lasts, nobody else builds, or changes the layout."""
+    return exclusively(folder / ".build.lock")
 
 
 def _build(source: Path, what: str, name: str, bases: tuple[str, str], log: Path) -> None:
