@@ -22,7 +22,6 @@ from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.evaluate import evaluate
 
 BATCH = 256
-LOOKS_PER_EPOCH = 2
 
 
 class Split(StrEnum):
@@ -72,6 +71,6 @@ def accuracy_on(samples: SampleSet, trial: Trial) -> Callable[[nn.Module], float
 
 
 def recorder(trial: Trial, splits: dict[Split, SampleSet]) -> Record:
-    """A record that looks at the validation images twice in an epoch."""
-    every = max(1, len(splits[Split.TRAIN]) // LOOKS_PER_EPOCH)
+    """A record that looks at the validation images after each epoch."""
+    every = len(splits[Split.TRAIN])
     return Record(accuracy_on(splits[Split.VALIDATION], trial), trial.budget, every, device=trial.setting.device)

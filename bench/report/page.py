@@ -222,9 +222,9 @@ METHOD = """## How it is measured
   the clock); images are decoded in the course of it. Imports and what comes before the fit are the column "imports;
   start-up". Ray's start is in the start-up of the peer in Ray Train; ours is called without Ray, as the one worker of
   its process, by the function that each worker of `snowmelt run` calls.
-- Everyone is looked at by the same function on the same validation images; both clocks stand still meanwhile. Peers are
-  looked at twice in an epoch; ours once, when its own trainer evaluates, which is more often where its epochs run on
-  cached activations: more looks, more chances of a lucky one. Filling the cache counts on our clock, that of the
+- Everyone is looked at by the same function on the same validation images; both clocks stand still meanwhile. Everyone
+  is looked at after each epoch (ours when its own trainer evaluates, which is more often where its epochs run on
+  cached activations: more looks, more chances of a lucky one). Filling the cache counts on our clock, that of the
   validation images included. The marks are of validation accuracy; the test images are used once, at the end, on what
   each delivers (ours: the best epoch by validation).
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -19,6 +21,8 @@ from snowmelt_trainer.contract.progress import Progress
 
 FILE = START_UP
 MOST_SECONDS = 600.0
+STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
+"""With which the trainer's lines begin."""
 
 
 def measure(task: Task, out: Path) -> dict[str, float]:
@@ -27,40 +31,72 @@ def measure(task: Task, out: Path) -> dict[str, float]:
     Raises:
         RuntimeError: the run did not succeed.
     """
-    with tempfile.TemporaryDirectory(prefix="snowmelt-bench-") as folder:
-        began = datetime.now(UTC)
+    with tempfile.TemporaryDirectory(prefix="snowmelt-") as name:
+        folder, began = Path(name), time.time()
         ended = subprocess.run(
-            [sys.executable, "-m", "snowmelt_cli", "run", _job(task, Path(folder)), "--volumes", folder],
-            env=os.environ | {"XDG_CACHE_HOME": folder, "RAY_USAGE_STATS_ENABLED": "0"},
+            [sys.executable, "-m", "snowmelt_cli", "run", _job(task, folder), "--volumes", folder],
+            env=os.environ | {"XDG_CACHE_HOME": name, "RAY_TMPDIR": name, "RAY_USAGE_STATS_ENABLED": "0"},
             capture_output=True,
             text=True,
             timeout=MOST_SECONDS,
             check=False,
         )
-        over = datetime.now(UTC)
+        over = time.time()
         if ended.returncode:
             raise RuntimeError(f"snowmelt run failed:\n{ended.stdout}\n{ended.stderr}")
-        (said,) = Path(folder).glob("snowmelt/runs/*/progress.jsonl")
-        lines = said.read_text(encoding="utf-8").splitlines()
-    found = parts([Progress.model_validate_json(line) for line in lines], began, over)
+        (run,) = folder.glob("snowmelt/runs/*")
+        found = parts(
+            [Progress.model_validate_json(line) for line in (run / "progress.jsonl").read_text().splitlines()],
+            [*(run / "trainer.log").read_text().splitlines(), *_lines_of_workers(folder)],
+            began=began,
+            configured=(run / "config.json").stat().st_mtime,
+            over=over,
+        )
     (out / FILE).write_text(json.dumps(found), encoding="utf-8")
     return found
 
 
-def parts(said: Sequence[Progress], began: datetime, over: datetime) -> dict[str, float]:
-    """Seconds of each part, from what the trainer said and when. Steps are looked at once a second at most, so the
-    first one may be up to a second earlier."""
-    first = said[0].time
-    staged = next(one.time for one in said if one.stage is not None)
-    stepped = next(one.time for one in said if one.progress.step)
-    final = next(one.time for one in said if one.final is not None)
-    return {
-        "the command and its trainer start (imports)": (first - began).total_seconds(),
-        "data is read, Ray and its worker start, the network is built": (staged - first).total_seconds(),
-        "the cache is filled and the first step is done": (stepped - staged).total_seconds(),
-        "from there, one epoch, the evaluation and publishing": (final - stepped).total_seconds(),
-        "everything is cleared away": (over - final).total_seconds(),
+def _lines_of_workers(folder: Path) -> Iterator[str]:
+    """What Ray's workers have logged; Ray keeps it below RAY_TMPDIR."""
+    for file in folder.glob("ray/session_2*/logs/worker-*.err"):
+        yield from file.read_text(errors="replace").splitlines()
+
+
+def parts(
+    said: Sequence[Progress], logged: Sequence[str], *, began: float, configured: float, over: float
+) -> dict[str, float]:
+    """Seconds of each part, from what the trainer said and logged, and when; moments are seconds since 1970. Steps are
+    looked at once a second at most, so the first one may be up to a second earlier."""
+    moments = {
+        "the command starts: Python, its imports": configured,
+        "the trainer starts: torch and Ray are imported": said[0].time.timestamp(),
+        "**ours**: the data is read": moment_of("the data is read", logged),
+        "Ray starts": moment_of("Ray is reached", logged),
+        "Ray Train starts its controller and a worker, which import torch": moment_of("worker 1 of 1", logged),
+        "**ours**: the network is built": next(one.time for one in said if one.stage is not None).timestamp(),
+        "**ours**: the first activations are kept, the first step is done": next(
+            one.time for one in said if one.progress.step
+        ).timestamp(),
+        "from there, one epoch, the evaluation and publishing": next(
+            one.time for one in said if one.final is not None
+        ).timestamp(),
+        "everything is cleared away": over,
     }
+    before = [began, *moments.values()]
+    return {part: moment - earlier for (part, moment), earlier in zip(moments.items(), before, strict=False)}
+
+
+def moment_of(words: str, logged: Sequence[str]) -> float:
+    """When a line with these words was logged, in seconds since 1970.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for line in logged:
+        stamp = STAMP.match(line)
+        if stamp is not None and words in line:
+            return datetime.strptime(stamp[0], "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007 (local, as logged)
+    raise ValueError(f"the trainer did not log {words!r}")
 
 
 def _job(task: Task, folder: Path) -> Path:

@@ -30,9 +30,9 @@ images). On the demo's digits, at 32 images, half of either did worse, and twice
 WARM_HEAD_FACTOR = 0.25
 EVERYTHING_FACTOR = 0.5
 """The same for an automatic rate in a stage that trains everything: there is no later one to move the first layers."""
-EPOCHS, EPOCHS_BETWEEN = 6, 3
-"""Most epochs of a stage where the spec gives no number, and of those between the first and the last of strategy
-Gradual: what such a stage leaves undone, the last one does."""
+EPOCHS, EPOCHS_BETWEEN, EPOCHS_LAST = 6, 2, 5
+"""Most epochs of a stage where the spec gives no number; of those between the first and the last of strategy Gradual,
+since what such a stage leaves undone, the last one does; and of its last, which begins where they ended."""
 MAX_NAME = 60
 
 
@@ -136,9 +136,12 @@ def _gradual(num_groups: int, unfreezing: Unfreezing) -> list[_Draft]:
         backbone.reverse()
     portions = min(unfreezing.max_stages - 1, len(backbone))
     ends = [portion * len(backbone) // portions for portion in range(portions + 1)] if portions else [0]
-    between = unfreezing.stage.max_epochs or EPOCHS_BETWEEN
+    most = {len(backbone): EPOCHS_LAST, 0: EPOCHS}
     return [
-        _Draft(frozenset({num_groups - 1, *backbone[:end]}), max_epochs=between if 0 < end < len(backbone) else None)
+        _Draft(
+            frozenset({num_groups - 1, *backbone[:end]}),
+            max_epochs=unfreezing.stage.max_epochs or most.get(end, EPOCHS_BETWEEN),
+        )
         for end in ends
     ]
 

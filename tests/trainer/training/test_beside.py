@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -12,9 +13,10 @@ from snowmelt_trainer.training.beside import Beside, Piece
 def test_work_goes_on_beside_and_is_told_of_at_the_next_look() -> None:
     may_end, told = threading.Event(), []
     with Beside() as beside:
-        beside.do(Piece("one", lambda: may_end.wait(30.0), lambda: told.append("done")))
+        beside.do(Piece(lambda: may_end.wait(30.0), lambda: told.append("done")))
         beside.look()
         assert told == []
+        assert not beside.free
         may_end.set()
         beside.settle()
         assert told == ["done"]
@@ -25,36 +27,53 @@ def test_work_goes_on_beside_and_is_told_of_at_the_next_look() -> None:
 def test_the_second_waits_for_the_first() -> None:
     order: list[str] = []
     with Beside() as beside:
-        beside.do(Piece("one", lambda: order.append("first"), lambda: order.append("told of it")))
-        beside.do(Piece("two", lambda: order.append("second"), lambda: None))
+        beside.do(Piece(lambda: order.append("first"), lambda: order.append("told of it")))
+        beside.do(Piece(lambda: order.append("second"), lambda: None))
     assert order == ["first", "told of it", "second"]
 
 
-def test_of_what_is_offered_meanwhile_the_last_waits_and_is_done_next() -> None:
-    may_end, done = threading.Event(), []
-    with Beside() as beside:
-        beside.offer(Piece("first", lambda: may_end.wait(30.0), lambda: done.append("first")))
-        assert beside.waiting == ""
-        for name in ("passed over", "last"):
-            beside.offer(Piece(name, lambda: None, lambda name=name: done.append(name)))  # type: ignore[misc]
-        assert beside.waiting == "last"
+def compute(seconds: float) -> None:
+    """Takes as much processor time of its thread."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_after_a_piece_there_is_a_rest_in_keeping_with_what_it_took_of_the_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+    now = 0.0
+    with Beside(cpus=2.0, clock=lambda: now) as beside:
+        assert beside.free
+        beside.do(Piece(lambda: compute(0.1), lambda: None))
+        beside.settle()
+        now = 4.9
+        assert not beside.free
+        now = 60.0  # more than the 5 seconds, as the thread may have computed a little longer
+        assert beside.free
+
+
+def test_waiting_for_slow_storage_takes_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+    may_end = threading.Event()
+    now = 0.0
+    with Beside(clock=lambda: now) as beside:
+        beside.do(Piece(lambda: may_end.wait(30.0), lambda: None))
+        now = 1000.0
         may_end.set()
         beside.settle()
-        assert done == ["first", "last"]
-        assert beside.waiting == ""
+        now = 1005.0
+        assert beside.free
 
 
-def test_what_waits_begins_at_a_look_once_there_is_room() -> None:
-    may_end, second = threading.Event(), threading.Event()
-    with Beside() as beside:
-        first = threading.Event()
-        beside.offer(Piece("first", lambda: may_end.wait(30.0) and first.set(), lambda: None))
-        beside.offer(Piece("second", second.set, lambda: None))
-        may_end.set()
-        assert first.wait(30.0)
-        while beside.waiting:
-            beside.look()
-        assert second.wait(30.0)
+def test_who_must_not_be_passed_over_need_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+    done: list[str] = []
+    with Beside(clock=lambda: 0.0) as beside:
+        for name in ("first", "second"):
+            beside.do(Piece(lambda: compute(0.01), lambda name=name: done.append(name)))  # type: ignore[misc]
+    assert done == ["first", "second"]
 
 
 def full() -> None:
@@ -64,7 +83,7 @@ def full() -> None:
 def test_an_error_is_raised_where_one_looks_and_nobody_is_told_of_success() -> None:
     told: list[str] = []
     beside = Beside()
-    beside.do(Piece("one", full, lambda: told.append("done")))
+    beside.do(Piece(full, lambda: told.append("done")))
     with pytest.raises(OSError, match="No space"):
         beside.settle()
     assert told == []
@@ -72,11 +91,11 @@ def test_an_error_is_raised_where_one_looks_and_nobody_is_told_of_success() -> N
 
 def test_leaving_raises_what_went_wrong_but_not_in_place_of_what_went_wrong_before() -> None:
     with pytest.raises(OSError, match="No space"), Beside() as beside:
-        beside.do(Piece("one", full, lambda: None))
+        beside.do(Piece(full, lambda: None))
     with pytest.raises(ValueError, match="diverged"), Beside() as beside:
         diverge(beside)
 
 
 def diverge(beside: Beside) -> None:
-    beside.do(Piece("one", full, lambda: None))
+    beside.do(Piece(full, lambda: None))
     raise ValueError("diverged")

@@ -49,6 +49,39 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert newest.model == b"model 5"
 
 
+def kept_weights(store: CheckpointStore, epoch: int) -> str:
+    """A checkpoint of the best weights, none to go on from."""
+    name = checkpoint_name(1, epoch, 0)
+    best = Best(checkpoint=name, stage=1, epoch=epoch, values={Metric.ACCURACY: 0.5})
+    store.write(name, b"model %d" % epoch, None, RunState(fingerprint="f", epoch=epoch, best=best))
+    return name
+
+
+def test_best_weights_alone_are_kept_but_none_goes_on_from_them(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    written(store, 1)
+    best = kept_weights(store, 2)
+    found = store.newest()
+    assert found is not None
+    assert found.state.epoch == 1
+    for epoch in (3, 4):
+        written(store, epoch, best_epoch=2)
+    assert names(store) == [checkpoint_name(1, epoch, 0) for epoch in (2, 3, 4)]
+    assert store.read_model(best) == b"model 2"
+
+
+def test_best_weights_alone_do_not_take_the_place_of_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    """Where the newest is damaged, there is still the one before."""
+    store = CheckpointStore(tmp_path)
+    written(store, 1)
+    kept_weights(store, 2)
+    newest = written(store, 3, best_epoch=2)
+    (tmp_path / newest / "optimizer.pt").write_bytes(b"")
+    found = store.newest()
+    assert found is not None
+    assert found.state.epoch == 1
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, file: str, damage: str) -> None:

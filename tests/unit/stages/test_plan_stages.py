@@ -81,10 +81,10 @@ def test_one_stage_of_gradual_is_the_head() -> None:
     assert trained(plan(max_stages=1)) == [("head",)]
 
 
-def test_stages_between_the_first_and_the_last_of_gradual_have_half_the_epochs_unless_a_number_is_given() -> None:
-    assert [stage.max_epochs for stage in plan()] == [6, 3, 6]
-    assert [stage.max_epochs for stage in plan(max_stages=4)] == [6, 3, 3, 6]
-    assert [stage.max_epochs for stage in plan(max_stages=2)] == [6, 6]
+def test_stages_of_gradual_after_the_first_have_fewer_epochs_unless_a_number_is_given() -> None:
+    assert [stage.max_epochs for stage in plan()] == [6, 2, 5]
+    assert [stage.max_epochs for stage in plan(max_stages=4)] == [6, 2, 2, 5]
+    assert [stage.max_epochs for stage in plan(max_stages=2)] == [6, 5]
     assert [stage.max_epochs for stage in plan(max_stages=1)] == [6]
     assert [stage.max_epochs for stage in plan(stage={"maxEpochs": 8})] == [8, 8, 8]
     assert [stage.max_epochs for stage in plan(strategy=Strategy.LINEAR_PROBE_THEN_FINE_TUNE)] == [6, 6]

@@ -81,6 +81,15 @@ class HeadStart(StrEnum):
     """Ordinary epochs of the optimizer."""
 
 
+class NormStatistics(StrEnum):
+    AUTO = "Auto"
+    """Where the images lie far from those of pretraining, BatchNorm's means and variances are counted anew before the
+    first stage, on training images and without their labels, if a head solved on some images is the better for it on
+    validation images; status says so. Else those of pretraining."""
+    PRETRAINED = "Pretrained"
+    """Those of pretraining."""
+
+
 def _off(field: str) -> Rule:
     return not_supported_yet(
         f"spec.optimization.regularization.{field}",
@@ -140,6 +149,8 @@ class Optimization(Contract):
     """What the frozen layers make of the images, kept from epoch to epoch."""
     head_start: HeadStart = HeadStart.AUTO
     """How a first stage that trains the head alone finds it."""
+    norm_statistics: NormStatistics = NormStatistics.AUTO
+    """By what BatchNorm normalises in frozen layers, of a run whose first stage has any."""
 
     rules = (
         Rule(

@@ -89,8 +89,8 @@ class StageLimits(Contract):
     """What ends a stage."""
 
     max_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Most epochs in one stage. Without a number, 6; and 3 in a stage of strategy Gradual that is neither the first nor
-    the last."""
+    """Most epochs in one stage. Without a number, 6; of strategy Gradual 6 in the first, 5 in the last, and 2 in
+    those between."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Epochs without improvement of the validation metric after which the stage ends, not counting those before
     the schedule has brought the learning rate down to half its peak."""

@@ -55,6 +55,7 @@ def connected(config: RunConfig) -> Iterator[None]:
         RunError: RayUnavailable.
     """
     with _environment(_ray_train_settings(config)), _ray(config):
+        log.info("Ray is reached")
         yield
 
 

@@ -95,6 +95,7 @@ def fine_tune(config: RunConfig, announcer: Announcer) -> FinalRecord:
         with storage_errors(where.run):
             where.checkpoints.mkdir(parents=True, exist_ok=True)
         data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
+        log.info("the data is read: %d training and %d validation images", len(data.train), len(data.validation))
         with connected(config), _stoppable():  # once more, because Ray installs a handler of its own when it connects
             trained = train(config, data, announcer)
         return publish(config, trained)

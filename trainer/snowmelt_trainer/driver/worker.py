@@ -37,6 +37,8 @@ from snowmelt_trainer.training.rig import MAX_WARNING, MAX_WARNINGS, Reporter, R
 from snowmelt_trainer.training.state import RunState, as_metrics, deciding_metric
 from snowmelt_trainer.training.walk import walk
 
+log = logging.getLogger(__name__)
+
 MAX_EVALUATION_BATCH = 256
 CHECKPOINT_EVERY_SECONDS = 300.0
 """Where workers come and go: the most training that a lost one costs, unless checkpointEverySteps says otherwise."""
@@ -75,6 +77,7 @@ def train_worker(payload: dict[str, Any]) -> str:
         torch.set_num_threads(max(1, int(config.workers.cpus)))
         context = train.get_context()
         world = World(context.get_world_rank(), context.get_world_size(), get_device())
+        log.info("worker %d of %d is there", world.rank + 1, world.size)
         requests = _requests(config, world, payload["handover"])
         send: Sender = payload["send"]
         trained = fine_tune(config, payload["data"], world, send, requests)

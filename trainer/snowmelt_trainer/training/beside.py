@@ -2,71 +2,60 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
 Action = Callable[[], object]
+SHARE = 0.01
+"""Of the processors' time, how much may go to what is done beside training and could as well be done later."""
 
 
 @dataclass(frozen=True)
 class Piece:
     """Some work; `afterwards` is called when it has succeeded, by whoever looks or settles."""
 
-    name: str
     work: Action
     afterwards: Action
 
 
 class Beside:
-    """Does one thing at a time in a thread of its own, while at most one more waits. A context manager, which waits for
-    all of it."""
+    """Does one thing at a time in a thread of its own. A context manager, which waits for it.
 
-    def __init__(self) -> None:
+    What is done here takes processor time from training. So after each piece there is a rest, long enough for that time
+    to be no more than SHARE of what `cpus` processors had to give.
+    """
+
+    def __init__(self, cpus: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="beside-training")
-        self._under_way: tuple[Future[object], Piece] | None = None
-        self._waiting: Piece | None = None
+        self._under_way: tuple[Future[float], Piece] | None = None
+        self._cpus, self._clock = cpus, clock
+        self._rests_until = 0.0
 
     @property
-    def waiting(self) -> str:
-        """The name of what waits; empty when nothing does."""
-        return self._waiting.name if self._waiting is not None else ""
+    def free(self) -> bool:
+        """Whether nothing is under way, and the rest after what was done last is over."""
+        return self._under_way is None and self._clock() >= self._rests_until
 
     def do(self, piece: Piece) -> None:
-        """Starts it, once what is under way and what waits is done. Raises as `settle`."""
+        """Starts it, once what is under way is done; does not wait for the rest to be over. Raises as `settle`."""
         self.settle()
-        self._start(piece)
-
-    def offer(self, piece: Piece) -> None:
-        """Starts it where nothing is under way; else it waits, in place of what had been waiting. Raises as `look`."""
-        self.look()
-        if self._under_way is None:
-            self._start(piece)
-        else:
-            self._waiting = piece
+        self._under_way = self._pool.submit(_measured, piece.work), piece
 
     def look(self) -> None:
-        """Costs next to nothing while the work goes on; when it is done, raises what it raised, and starts what
-        waits."""
+        """Costs next to nothing while the work goes on; when it is done, raises what it raised."""
         if self._under_way is not None and self._under_way[0].done():
-            self._conclude()
+            self.settle()
 
     def settle(self) -> None:
-        """Waits for what is under way and what waits. Raises what the work raised."""
-        while self._under_way is not None:
-            self._conclude()
-
-    def _start(self, piece: Piece) -> None:
-        self._under_way = self._pool.submit(piece.work), piece
-
-    def _conclude(self) -> None:
-        assert self._under_way is not None
+        """Waits for what is under way. Raises what the work raised."""
+        if self._under_way is None:
+            return
         (future, piece), self._under_way = self._under_way, None
-        future.result()
-        if self._waiting is not None:
-            self._start(self._waiting)
-            self._waiting = None
+        spent = future.result()
+        self._rests_until = self._clock() + spent / self._cpus / SHARE
         piece.afterwards()
 
     def __enter__(self) -> Beside:
@@ -80,3 +69,10 @@ class Beside:
                 self.settle()
         finally:
             self._pool.shutdown()
+
+
+def _measured(work: Action) -> float:
+    """Does it; seconds of processor time that it took this thread."""
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began

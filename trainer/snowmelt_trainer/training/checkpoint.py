@@ -6,8 +6,9 @@ it is; Ray's own bookkeeping is tied to one Ray Train run (and a second run of t
 report() stops every worker until the slowest has reported, and the upload would copy the files once more.
 
 One checkpoint is a directory `<name>/` of `model.safetensors` (what the stage trains), `frozen.safetensors` (the rest
-of the network, where there is any), `optimizer.pt` (tensors and numbers: loaded with weights_only=True), `state.json`
-(a RunState) and `manifest.json` (the SHA-256 of the others). It is written beside, flushed, and renamed into place.
+of the network, where there is any), `optimizer.pt` (tensors and numbers: loaded with weights_only=True; empty where the
+stage has ended; one that only keeps the best weights has none), `state.json` (a RunState) and `manifest.json` (the
+SHA-256 of the others). It is written beside, flushed, and renamed into place.
 What is frozen is the same in all checkpoints of a stage: it is written once, and linked into those that follow, so a
 checkpoint of a stage that trains the head alone costs some kilobytes. At reading, one whose files do not match its
 manifest is passed over and the one before it is used.
@@ -36,7 +37,7 @@ from snowmelt_trainer.training.storage import Content, storage_errors, sync_dire
 log = logging.getLogger(__name__)
 
 KEEP = 2
-"""How many of the newest checkpoints stay, besides the best ones that they refer to."""
+"""How many of the newest checkpoints that one can go on from stay, besides the best ones that they refer to."""
 MODEL, FROZEN, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",
     "frozen.safetensors",
@@ -60,7 +61,8 @@ class Checkpoint:
     state: RunState
     model: bytes
     """The whole network, as `pack_model` packs it."""
-    optimizer: bytes
+    optimizer: bytes | None
+    """None where training cannot go on from here."""
 
 
 class CheckpointStore:
@@ -72,15 +74,18 @@ class CheckpointStore:
         """Digest and place of the frozen tensors that were written last."""
 
     def write(
-        self, name: str, model: Content, optimizer: Content, state: RunState, frozen: Frozen | None = None
+        self, name: str, model: Content, optimizer: Content | None, state: RunState, frozen: Frozen | None = None
     ) -> None:
         """Adds a checkpoint (replacing one of the same name, which can only be damaged or identical), and removes those
-        no longer needed. `model` holds the tensors that are not in `frozen`.
+        no longer needed. `model` holds the tensors that are not in `frozen`; without an `optimizer` the checkpoint
+        keeps these weights and is none to go on from.
 
         Raises:
             RunError: StorageFull, OutputUnwritable.
         """
-        files = {MODEL: model, OPTIMIZER: optimizer, STATE: state.model_dump_json(by_alias=True).encode()}
+        files = {MODEL: model, STATE: state.model_dump_json(by_alias=True).encode()}
+        if optimizer is not None:
+            files[OPTIMIZER] = optimizer
         digests = {} if frozen is None else {FROZEN: frozen.sha256}
         beside = self.directory / f"{_WRITING}-{name}"
         with storage_errors(self.directory):
@@ -112,10 +117,11 @@ class CheckpointStore:
         write_file(path, frozen.pack())
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is sound, together with the best one it refers to; None when there is none."""
+        """The newest checkpoint to go on from that is sound, together with the best one it refers to; None when there
+        is none."""
         for name in reversed(self._names()):
             checkpoint = self.read(name)
-            if checkpoint is None:
+            if checkpoint is None or checkpoint.optimizer is None:
                 continue
             best = checkpoint.state.best
             if best is None or best.checkpoint == name or self.read(best.checkpoint) is not None:
@@ -125,12 +131,12 @@ class CheckpointStore:
 
     def read(self, name: str) -> Checkpoint | None:
         """A checkpoint by name; None, with a warning in the log, when it is missing or damaged."""
-        files = self._sound_files(name, (MODEL, OPTIMIZER, STATE))
+        files = self._sound_files(name, (MODEL, STATE), (OPTIMIZER, FROZEN))
         if files is None:
             return None
         try:
             state = RunState.model_validate_json(files[STATE])
-            return Checkpoint(name, state, _whole_model(files), files[OPTIMIZER])
+            return Checkpoint(name, state, _whole_model(files), files.get(OPTIMIZER))
         except (ValueError, SafetensorError) as error:
             log.warning("checkpoint %s is passed over: %s", self.directory / name, error)
             return None
@@ -138,19 +144,19 @@ class CheckpointStore:
     def read_model(self, name: str) -> bytes | None:
         """The whole network of a checkpoint, as `pack_model` packs it, without the much larger rest; None, with a
         warning in the log, when it is missing or damaged."""
-        files = self._sound_files(name, (MODEL,))
+        files = self._sound_files(name, (MODEL,), (FROZEN,))
         try:
             return None if files is None else _whole_model(files)
         except SafetensorError as error:
             log.warning("checkpoint %s is passed over: %s", self.directory / name, error)
             return None
 
-    def _sound_files(self, name: str, wanted: Sequence[str]) -> dict[str, bytes] | None:
-        """These files and the frozen tensors, where there are any; None unless all match the manifest."""
+    def _sound_files(self, name: str, wanted: Sequence[str], optional: Sequence[str]) -> dict[str, bytes] | None:
+        """The files wanted, and the optional ones that it has; None unless all match the manifest."""
         directory = self.directory / name
         try:
             manifest = json.loads((directory / MANIFEST).read_bytes())
-            expected = [*wanted, *([FROZEN] if FROZEN in manifest else [])]
+            expected = [*wanted, *(file for file in optional if file in manifest)]
             files = {file: (directory / file).read_bytes() for file in expected}
             damaged = [file for file, data in files.items() if hashlib.sha256(data).hexdigest() != manifest.get(file)]
         except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -171,8 +177,9 @@ class CheckpointStore:
 
     def _prune(self, newest: RunState) -> None:
         names = self._names()
-        kept = set(names[-KEEP:])
-        for name in names[-KEEP:-1]:
+        resumable = [name for name in names if (self.directory / name / OPTIMIZER).exists()]
+        kept = set(resumable[-KEEP:])
+        for name in resumable[-KEEP:]:
             older = self.read_state(name)
             if older is not None and older.best is not None:
                 kept.add(older.best.checkpoint)

@@ -9,8 +9,9 @@ strength is best, as it says elsewhere which epoch is. docs/design/20261125-head
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +19,8 @@ from torch.nn import functional
 
 from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.optimization import HeadStart
-from snowmelt_trainer.training.activations import ActivationCache, free_memory
+from snowmelt_trainer.data.loading import Batch
+from snowmelt_trainer.training.activations import free_memory
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
@@ -79,6 +81,13 @@ def _obstacle(rig: Rig, cut: Cut, asked: bool) -> str:
     return ""
 
 
+class Rows(Protocol):
+    """Where a solver reads features from: a cache, for one."""
+
+    def whole(self) -> Iterable[Batch]:
+        """This worker's training features, all of them, each once."""
+
+
 @dataclass(frozen=True)
 class _Shared:
     """This worker's features, standardised: (n, d) float32; labels (n,); and what standardised them, (d,) float64."""
@@ -96,7 +105,7 @@ class HeadSolver:
     def __init__(
         self,
         head: nn.Linear,
-        cache: ActivationCache,
+        cache: Rows,
         world: World,
         *,
         samples: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -16,20 +17,29 @@ from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The best weights so far, which lie in no checkpoint yet."""
+
+    state: RunState
+    weights: Snapshot
+
+
 class Keeper(Beside):
     """Writes the checkpoints of one stage, one at a time, beside training; only the leading worker's does anything.
 
-    Where epochs are shorter than it takes to write them down, training does not wait: of the epochs that end meanwhile
-    the newest is written next, or the best where that is not the newest. So what a crash costs is never more than the
-    training of two such writes, and no checkpoint ever refers to a best one that is not there.
+    Where epochs are so short that writing each of them down would slow training, some are passed over (see `Beside`):
+    a crash then costs their training. Of these only the weights of the best are held, and written together with the
+    next checkpoint, so that none ever refers to a best one that is not there.
 
     Whoever asked for one hears of it when it lies in storage, and so does status: at the next step after that.
     """
 
     def __init__(self, rig: Rig, stage: Stage, optimizer: torch.optim.Optimizer, average: AveragedWeights) -> None:
-        super().__init__()
+        super().__init__(cpus=rig.config.workers.cpus)
         self._rig, self._optimizer, self._average = rig, optimizer, average
         self._changing = changing_tensors(rig.model, rig.groups, stage.trainable)
+        self._best: _Best | None = None
 
     @cached_property
     def _frozen(self) -> Frozen | None:
@@ -46,23 +56,38 @@ class Keeper(Beside):
         if not self._rig.world.leads:
             return
         self.look()
-        if passable and self.waiting and state.best is not None and state.best.checkpoint == self.waiting:
-            return
-        piece = self._piece(state)
-        if passable:
-            self.offer(piece)
-        else:
-            self.do(piece)
+        is_best = state.best is not None and state.best.checkpoint == _name(state)
+        if is_best:
+            self._best = None  # what was better before is not any more
+        if not passable or self.free:
+            self.do(self._piece(state))
+        elif is_best:
+            self._best = _Best(state, self._weights())
 
     def _piece(self, state: RunState) -> Piece:
-        name, frozen = checkpoint_name(state.stage + 1, state.epoch, state.step), self._frozen
-        copies = Snapshot.of(self._rig.model, self._changing, self._optimizer, self._average.last_step())
-        return Piece(
-            name,
-            work=lambda: self._rig.store.write(name, copies.pack_model, copies.pack_optimizer, state, frozen),
-            afterwards=lambda: self._written(state),
-        )
+        """A checkpoint to go on from, or, of a stage that has ended, the weights alone; and before it the best."""
+        best, self._best = self._best, None
+        copies = self._weights() if state.ended else self._everything()
+        pack_optimizer = b"" if state.ended else copies.pack_optimizer
+        store, frozen = self._rig.store, self._frozen
+
+        def write() -> None:
+            if best is not None:
+                store.write(_name(best.state), best.weights.pack_model, None, best.state, frozen)
+            store.write(_name(state), copies.pack_model, pack_optimizer, state, frozen)
+
+        return Piece(write, afterwards=lambda: self._written(state))
+
+    def _weights(self) -> Snapshot:
+        return Snapshot.of(self._rig.model, self._changing)
+
+    def _everything(self) -> Snapshot:
+        return Snapshot.of(self._rig.model, self._changing, self._optimizer, self._average.last_step())
 
     def _written(self, state: RunState) -> None:
         self._rig.requests.written()
         self._rig.reporter.kept(state)
+
+
+def _name(state: RunState) -> str:
+    return checkpoint_name(state.stage + 1, state.epoch, state.step)

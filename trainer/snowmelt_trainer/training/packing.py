@@ -43,13 +43,17 @@ class Snapshot:
         cls,
         model: torch.nn.Module,
         changing: Collection[str],
-        optimizer: torch.optim.Optimizer,
-        last_step: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer | None = None,
+        last_step: Mapping[str, Tensor] | None = None,
     ) -> Snapshot:
-        """Of the tensors of the model that are named, and of all of the optimizer's."""
+        """Of the tensors of the model that are named, and of all of the optimizer's, where there is one."""
         chosen = {name: tensor for name, tensor in model.state_dict().items() if name in changing}
-        everything = {"model": chosen, "optimizer": optimizer.state_dict(), "last_step": dict(last_step)}
-        device = next((tensor.device for tensor in last_step.values()), _CPU)
+        everything = {
+            "model": chosen,
+            "optimizer": optimizer.state_dict() if optimizer is not None else {},
+            "last_step": dict(last_step or {}),
+        }
+        device = next((tensor.device for tensor in chosen.values()), _CPU)
         if not has_room(device, _bytes(everything), STAGED_SHARE):
             return cls(**_copied(everything, _CPU))
         copies, taken = _copied(everything, device), torch.cuda.Event()  # type: ignore[no-untyped-call]

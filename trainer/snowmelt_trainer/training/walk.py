@@ -14,6 +14,7 @@ from snowmelt_trainer.training.packing import unpack_model
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import Best, RunState, StageEnd, close_stage
+from snowmelt_trainer.training.statistics import adapt_statistics
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ def walk(rig: Rig) -> Walked:
             OutputUnwritable.
     """
     state, optimizer = _resume(rig)
+    if state == RunState(fingerprint=rig.fingerprint):
+        adapt_statistics(rig)
     cache: ActivationCache | None = None
     target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
     while state.stage < len(rig.plan) and not target_met:
@@ -80,7 +83,7 @@ def _resume(rig: Rig) -> tuple[RunState, bytes]:
             "remove that folder, or give the run another output.uri",
         )
     unpack_model(rig.model, rig.world.from_leader(found.model if found else b""))
-    optimizer = rig.world.from_leader(found.optimizer if found else b"")
+    optimizer = rig.world.from_leader((found.optimizer or b"") if found else b"")
     log.info("resuming in stage %d after %d epochs and %d steps", state.stage + 1, state.epoch, state.step)
     if rig.world.leads and found:
         rig.reporter.kept(state)

@@ -1,0 +1,193 @@
+"""BatchNorm counts its statistics anew where the images lie far from those of pretraining, and only where it helps."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from PIL import Image
+from safetensors.torch import load
+
+from hack.data.folders import write_folders
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.contract.progress import CachePlace, Progress
+from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.driver.layout import Layout
+from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.training import statistics
+from snowmelt_trainer.training.checkpoint import CheckpointStore
+from snowmelt_trainer.training.distributed import World
+from tests.trainer.training.test_cached_workers import train
+
+Configure = Callable[..., RunConfig]
+HEAD = {"strategy": "HeadOnly", "stage": {"maxEpochs": 2}}
+SOLVED = {"headStart": "Auto", "batchSize": None}
+
+
+class PowerCutError(Exception):
+    """Ends a run in its course."""
+
+
+def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
+    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
+    return fine_tune(config, data, World(), send)
+
+
+def weights(config: RunConfig, trained: Trained) -> bytes:
+    found = CheckpointStore(Layout.of(config).checkpoints).read_model(trained.checkpoint)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def faint(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same digits on light grey, at a third of their contrast."""
+    root = tmp_path_factory.mktemp("faint")
+    for split in ("train", "test"):
+        pictures = (
+            (file.parent.name, file.stem, Image.fromarray((150 + np.asarray(Image.open(file)) / 3).astype("uint8")))
+            for file in sorted((digits / split).glob("*/*.png"))
+        )
+        write_folders(root / split, pictures)
+    return root
+
+
+@pytest.fixture
+def pretrained(configure: Configure, tmp_path: Path) -> Callable[..., RunConfig]:
+    """As `configure`, from weights that were pretrained on the digits as they are."""
+    everything = {"strategy": "Full", "stage": {"maxEpochs": 4, "patience": 4}}
+    config = configure(uid="pretraining", output=tmp_path / "pretraining", unfreezing=everything)
+    file = tmp_path / "pretrained.safetensors"
+    file.write_bytes(weights(config, run(config)))
+    backbone = {"architecture": "shufflenet_v2_x0_5", "weights": None, "weightsFrom": {"uri": file.as_uri()}}
+
+    def build(images: Path | None = None, *, output: Path, norms: str = "Auto", **sections: object) -> RunConfig:
+        data = {} if images is None else {name: {"uri": f"file://{images}/{name}"} for name in ("train", "test")}
+        return configure(
+            output=output,
+            backbone=backbone,
+            data=data,
+            optimization=SOLVED | {"normStatistics": norms},
+            **{"unfreezing": HEAD} | sections,
+        )
+
+    return build
+
+
+@pytest.fixture
+def helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head is the better for it."""
+    prefer_anew(monkeypatch.setattr)
+
+
+def prefer_anew(put: Callable[[object, str, object], None] = setattr) -> None:
+    losses = itertools.cycle([0.5, 0.4])
+    put(statistics, "_loss_of_a_head", lambda *_: next(losses))
+
+
+def train_anew(rank: int, size: int, config_json: str, folder: str) -> None:
+    """As `train`, in a process of its own, where a head is the better for new statistics."""
+    prefer_anew()
+    train(rank, size, config_json, CachePlace.MEMORY, folder)
+
+
+def counted(model: bytes) -> dict[str, torch.Tensor]:
+    """The first BatchNorm's mean and variance."""
+    return {name: one for name, one in load(model).items() if name.startswith("conv1.1.running")}
+
+
+@pytest.mark.usefixtures("helps")
+def test_images_far_from_those_of_pretraining_are_counted_anew_and_status_says_so(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path
+) -> None:
+    sent: list[Progress] = []
+    config = pretrained(faint, output=tmp_path / "anew")
+    found = counted(weights(config, run(config, sent.append)))
+    (warning,) = [text for text in sent[-1].warnings if "BatchNorm" in text]
+    assert "counted anew on" in warning
+    kept = pretrained(faint, output=tmp_path / "kept", norms="Pretrained")
+    before = counted(weights(kept, run(kept)))
+    assert found.keys() == before.keys() == {"conv1.1.running_mean", "conv1.1.running_var"}
+    assert all(not torch.allclose(found[name], before[name], rtol=0.05) for name in found)
+
+
+@pytest.mark.usefixtures("helps")
+def test_what_is_counted_anew_is_the_mean_and_variance_of_the_images(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one batch, as torch itself has them."""
+    monkeypatch.setattr(statistics, "BATCH", 1000)
+    config = pretrained(faint, output=tmp_path / "anew")
+    inputs: list[torch.Tensor] = []
+    count = statistics._count
+
+    def noted(rig: statistics.Rig, training: object) -> None:
+        hook = rig.model.get_submodule("conv1.1").register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        count(rig, training)  # type: ignore[arg-type]
+        hook.remove()
+
+    monkeypatch.setattr(statistics, "_count", noted)
+    found = counted(weights(config, run(config)))
+    assert torch.allclose(found["conv1.1.running_mean"], inputs[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(found["conv1.1.running_var"], inputs[0].var((0, 2, 3)), rtol=1e-3)
+
+
+def test_images_like_those_of_pretraining_leave_everything_as_it_is(
+    pretrained: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    sent: list[Progress] = []
+    auto, kept = pretrained(output=tmp_path / "auto"), pretrained(output=tmp_path / "kept", norms="Pretrained")
+    assert weights(auto, run(auto, sent.append)) == weights(kept, run(kept))
+    assert not any("BatchNorm" in text for text in sent[-1].warnings)
+
+
+def test_where_the_head_is_none_the_better_for_it_everything_stays_as_it_is(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So few images have left a network that new statistics make worse."""
+    caplog.set_level("INFO", "snowmelt_trainer.training.statistics")
+    auto = pretrained(faint, output=tmp_path / "auto")
+    kept = pretrained(faint, output=tmp_path / "kept", norms="Pretrained")
+    assert weights(auto, run(auto)) == weights(kept, run(kept))
+    (said,) = caplog.messages
+    before, after = map(float, re.findall(r"\d\.\d{4}", said))
+    assert after > before
+
+
+@pytest.mark.usefixtures("helps")
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, epochs: int
+) -> None:
+    """Before its first checkpoint, or after it."""
+    unfreezing = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}}
+    whole = pretrained(faint, output=tmp_path / "whole", unfreezing=unfreezing)
+    broken = pretrained(faint, output=tmp_path / "broken", unfreezing=unfreezing)
+
+    def cut(progress: Progress) -> None:
+        if progress.stage is not None and (progress.checkpoint is not None) >= epochs:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run(broken, cut)
+    assert weights(broken, run(broken)) == weights(whole, run(whole))
+
+
+@pytest.mark.usefixtures("helps")
+def test_two_workers_have_the_same_statistics(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path
+) -> None:
+    """The trainer compares the workers' weights and buffers at each stage's beginning and end; here with the solver,
+    whose stage changes no buffer."""
+    config = pretrained(faint, output=tmp_path / "two")
+    mp.spawn(train_anew, (2, config.model_dump_json(by_alias=True), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    trained = Trained.model_validate_json((tmp_path / "trained-1.json").read_text())
+    alone = pretrained(faint, output=tmp_path / "one")
+    together, one = counted(weights(config, trained)), counted(weights(alone, run(alone)))
+    assert all(torch.equal(together[name], one[name]) for name in one)
