@@ -71,7 +71,7 @@ def train_worker(payload: dict[str, Any]) -> str:
     Raises:
         RunError, UnforeseenError: and nothing else.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _log_to_stderr()
     with sendable_errors():
         config = RunConfig.model_validate_json(payload["config"])
         torch.set_num_threads(max(1, int(config.workers.cpus)))
@@ -83,6 +83,17 @@ def train_worker(payload: dict[str, Any]) -> str:
         trained = fine_tune(config, payload["data"], world, send, requests)
         send.settle()
         return trained.model_dump_json(by_alias=True)
+
+
+def _log_to_stderr() -> None:
+    """Ray Train has given the root logger handlers of its own by now, which drop what we say."""
+    ours = logging.getLogger("snowmelt_trainer")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
 
 
 def fine_tune(
