@@ -17,7 +17,8 @@ from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.failures import sendable_errors
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.publish import publish
-from snowmelt_trainer.driver.worker import Trained, fine_tune, set_up
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.driver.worker import fine_tune, set_up
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import resources
 from snowmelt_trainer.training.distributed import World

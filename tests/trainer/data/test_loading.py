@@ -11,16 +11,9 @@ from torch import Tensor
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract import Reason
 from snowmelt_trainer.contract.data import Augmentation
-from snowmelt_trainer.data import (
-    Draw,
-    EvaluationLoader,
-    ImageDataset,
-    SampleSet,
-    TrainingLoader,
-    View,
-    loading,
-    resolve,
-)
+from snowmelt_trainer.data import SampleSet, loading
+from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, TrainingLoader
+from snowmelt_trainer.data.transforms import Draw, View, resolve
 from snowmelt_trainer.errors import RunError
 
 STRONG = View(16, IMAGENET_PREPROCESSING, Augmentation.STRONG, seed=5)

@@ -19,7 +19,8 @@ from snowmelt_trainer.data.loading import ImageDataset
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver import worker
 from snowmelt_trainer.driver.layout import Layout
-from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import stage as stage_module
 from snowmelt_trainer.training.activations import resources
 from snowmelt_trainer.training.distributed import World

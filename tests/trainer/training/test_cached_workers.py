@@ -13,7 +13,8 @@ import torch.multiprocessing as mp
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace
 from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training.activations import resources
 from snowmelt_trainer.training.distributed import World
 

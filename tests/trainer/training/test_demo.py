@@ -12,7 +12,8 @@ import yaml
 from hack.data import digits as digits_data
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training.distributed import World
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

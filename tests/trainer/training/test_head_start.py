@@ -18,7 +18,8 @@ from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
-from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import head_start
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World

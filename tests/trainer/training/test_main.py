@@ -172,3 +172,9 @@ def test_another_runs_model_is_kept_when_a_new_one_is_published(configure: Confi
     owners = [json.loads((folder / "run.json").read_text())["job"]["uid"] for folder in (root, kept)]
     assert owners == ["new", "old"]
     assert {path.name for path in kept.iterdir()} == {path.name for path in root.iterdir() if path.is_file()}
+
+
+def test_the_driver_starts_without_torchvision_which_takes_seconds_to_load() -> None:
+    """Nor does Ray Train's controller load it, which knows the driver's modules alone."""
+    code = "import sys, snowmelt_trainer.driver.main; sys.exit('torchvision' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

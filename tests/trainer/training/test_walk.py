@@ -17,7 +17,8 @@ from snowmelt_trainer.contract import Reason, RunConfig
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
-from snowmelt_trainer.driver.worker import Trained, fine_tune
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import ray
 from ray.train.torch import TorchConfig
@@ -24,7 +24,7 @@ from snowmelt_trainer.driver.failures import StopAtNamedFailure, StopWithoutProg
 from snowmelt_trainer.driver.handover import handover
 from snowmelt_trainer.driver.relay import relayed
 from snowmelt_trainer.driver.scaling import ElasticTrainer, scaling_config
-from snowmelt_trainer.driver.worker import Trained, train_worker
+from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,14 @@ MAX_WORKER_FAILURES = 2
 attempt; where their number may change, each that may go adds one. They resume from the newest checkpoint."""
 OBJECT_STORE_BYTES = 256 * 2**20
 START_TRIES = 3
+
+
+def train_worker(payload: dict[str, Any]) -> str:
+    """What each worker calls: `driver.worker.train_worker`. That loads torchvision, and with it torch's compiler, for
+    seconds; neither the driver nor Ray Train's controller, which has to know this function, needs them."""
+    from snowmelt_trainer.driver import worker  # noqa: PLC0415
+
+    return worker.train_worker(payload)
 
 
 def _ray_train_settings(config: RunConfig) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import shutil
 from importlib.metadata import version
@@ -15,26 +14,11 @@ from snowmelt_trainer.contract.reasons import Outcome, Reason
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.driver import layout
 from snowmelt_trainer.driver.layout import Layout
-from snowmelt_trainer.driver.worker import Trained
+from snowmelt_trainer.driver.record import as_json, keep_record
+from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training.checkpoint import CheckpointStore, best_is_gone
 from snowmelt_trainer.training.state import deciding_metric
 from snowmelt_trainer.training.storage import replace_file, storage_errors, sync_directory
-
-
-def published_record(where: Layout) -> FinalRecord | None:
-    """The record of this very run's success, when an earlier attempt has published it; None otherwise.
-
-    Raises:
-        RunError: OutputUnwritable, when the record exists and cannot be read.
-    """
-    with storage_errors(where.record):
-        if not where.record.exists():
-            return None
-        try:
-            record = FinalRecord.model_validate_json(where.record.read_bytes())
-        except ValueError:
-            return None
-    return record if record.outcome is Outcome.SUCCEEDED else None
 
 
 def publish(config: RunConfig, trained: Trained) -> FinalRecord:
@@ -53,13 +37,13 @@ def publish(config: RunConfig, trained: Trained) -> FinalRecord:
     record = _record(config, trained, hashlib.sha256(best.model).hexdigest())
     files = {
         layout.MODEL: best.model,
-        layout.MODEL_CONFIG: _json(trained.model),
-        layout.METRICS: _json(_metrics(trained)),
+        layout.MODEL_CONFIG: as_json(trained.model),
+        layout.METRICS: as_json(_metrics(trained)),
         layout.HISTORY: "".join(
             epoch.model_dump_json(by_alias=True, exclude_none=True) + "\n" for epoch in trained.state.history
         ).encode(),
-        layout.RUN: _json(_resolved(config, trained).to_json_dict()),
-        layout.RECORD: _json(record.to_json_dict()),
+        layout.RUN: as_json(_resolved(config, trained).to_json_dict()),
+        layout.RECORD: as_json(record.to_json_dict()),
     }
     with storage_errors(where.root):
         _keep_previous(where)
@@ -67,17 +51,6 @@ def publish(config: RunConfig, trained: Trained) -> FinalRecord:
             replace_file(where.root / name, data)
         keep_record(where, record)
     return record
-
-
-def keep_record(where: Layout, record: FinalRecord) -> None:
-    """Writes the run's final record where a later attempt looks for it.
-
-    Raises:
-        RunError: StorageFull, OutputUnwritable.
-    """
-    with storage_errors(where.run):
-        where.run.mkdir(parents=True, exist_ok=True)
-        replace_file(where.record, _json(record.to_json_dict()))
 
 
 def _keep_previous(where: Layout) -> None:
@@ -149,7 +122,3 @@ def _resolved(config: RunConfig, trained: Trained) -> RunConfig:
     optimization = config.optimization.model_copy(update={"precision": trained.precision})
     data = config.data.model_copy(update={"augmentation": trained.augmentation})
     return config.model_copy(update={"optimization": optimization, "data": data, "progress": None})
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2) + "\n").encode()

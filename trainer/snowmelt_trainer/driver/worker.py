@@ -13,9 +13,7 @@ from ray.train.torch import get_device
 from torch import nn
 
 from snowmelt_trainer.backbones import BuiltBackbone, build_backbone, model_config
-from snowmelt_trainer.contract.base import Contract
 from snowmelt_trainer.contract.data import Augmentation
-from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import DataStatus, Metrics, Progress
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
@@ -27,6 +25,7 @@ from snowmelt_trainer.driver.failures import sendable_errors
 from snowmelt_trainer.driver.handover import Handover
 from snowmelt_trainer.driver.layout import Layout, fingerprint
 from snowmelt_trainer.driver.relay import Sender
+from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.stages import GroupInfo, plan_stages
 from snowmelt_trainer.training.checkpoint import CheckpointStore
@@ -34,7 +33,7 @@ from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.precision import choose_precision, place_model
 from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.rig import MAX_WARNING, MAX_WARNINGS, Reporter, Rig
-from snowmelt_trainer.training.state import RunState, as_metrics, deciding_metric
+from snowmelt_trainer.training.state import as_metrics, deciding_metric
 from snowmelt_trainer.training.walk import walk
 
 log = logging.getLogger(__name__)
@@ -42,24 +41,6 @@ log = logging.getLogger(__name__)
 MAX_EVALUATION_BATCH = 256
 CHECKPOINT_EVERY_SECONDS = 300.0
 """Where workers come and go: the most training that a lost one costs, unless checkpointEverySteps says otherwise."""
-
-
-class Trained(Contract):
-    """What the leading worker returns when all stages are done. The weights lie in the checkpoint `checkpoint`."""
-
-    reason: Reason
-    checkpoint: str
-    state: RunState
-    validation: Metrics
-    test: Metrics
-    precision: Precision
-    """The one that was chosen."""
-    workers: int
-    """How many trained in the end."""
-    augmentation: Augmentation
-    """The level that was used."""
-    model: dict[str, Any]
-    """The content of model.json."""
 
 
 def train_worker(payload: dict[str, Any]) -> str:
