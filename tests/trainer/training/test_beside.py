@@ -46,11 +46,19 @@ def test_after_a_piece_there_is_a_rest_in_keeping_with_what_it_took_of_the_proce
     now = 0.0
     with Beside(cpus=2.0, clock=lambda: now) as beside:
         assert beside.free
-        beside.do(Piece(lambda: compute(0.1), lambda: None))
+        beside.do(Piece(lambda: compute(0.2), lambda: None))
         beside.settle()
-        now = 4.9
+        now = 9.9
         assert not beside.free
-        now = 60.0  # more than the 5 seconds, as the thread may have computed a little longer
+        now = 60.0  # more than the 10 seconds, as the thread may have computed a little longer
+        assert beside.free
+
+
+def test_after_a_cheap_piece_there_is_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+    with Beside(clock=lambda: 0.0) as beside:
+        beside.do(Piece(lambda: compute(0.01), lambda: None))
+        beside.settle()
         assert beside.free
 
 

@@ -6,7 +6,6 @@ from snowmelt_trainer.backbones.export import load_model, model_config
 from snowmelt_trainer.backbones.freeze import changing_tensors, set_stage, train_mode
 from snowmelt_trainer.backbones.parameters import parameter_groups
 from snowmelt_trainer.backbones.registry import ArchitectureInfo, architecture_info, architectures, weights_names
-from snowmelt_trainer.backbones.state import load_state
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING, BuiltBackbone, LayerGroup, Preprocessing
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "changing_tensors",
     "describe_groups",
     "load_model",
-    "load_state",
     "model_config",
     "parameter_groups",
     "set_stage",

@@ -17,8 +17,8 @@ from torch import nn
 from torchvision.models import get_model
 
 from snowmelt_trainer.backbones.network import builder_options
-from snowmelt_trainer.backbones.state import load_state
 from snowmelt_trainer.backbones.types import Preprocessing
+from snowmelt_trainer.tensors import load_state
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "model.json"

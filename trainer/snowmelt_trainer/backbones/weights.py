@@ -16,11 +16,11 @@ from snowmelt_trainer.backbones.checkpoint_file import Checkpoint, read_checkpoi
 from snowmelt_trainer.backbones.head import head_name
 from snowmelt_trainer.backbones.lookalike import Shapes, lookalike, shapes_of
 from snowmelt_trainer.backbones.registry import published_weights
-from snowmelt_trainer.backbones.state import load_state
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.backbone import Backbone
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.tensors import load_state
 
 PREPROCESSING_KEY = "snowmelt.preprocessing"
 """Entry of a safetensors file's metadata: Preprocessing as JSON."""

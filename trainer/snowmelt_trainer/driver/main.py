@@ -21,6 +21,7 @@ from snowmelt_trainer.driver.failures import explain, failed
 from snowmelt_trainer.driver.launch import connected, train
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.outbox import ProgressOutbox, read_token
+from snowmelt_trainer.driver.publish import publish
 from snowmelt_trainer.driver.record import keep_record, published_record
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.storage import storage_errors
@@ -98,8 +99,6 @@ def fine_tune(config: RunConfig, announcer: Announcer) -> FinalRecord:
         log.info("the data is read: %d training and %d validation images", len(data.train), len(data.validation))
         with connected(config), _stoppable():  # once more, because Ray installs a handler of its own when it connects
             trained = train(config, data, announcer)
-        from snowmelt_trainer.driver.publish import publish  # noqa: PLC0415 (loads what nobody waits for before)
-
         return publish(config, trained)
 
 

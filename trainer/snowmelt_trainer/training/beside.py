@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 Action = Callable[[], object]
+CHEAP_SECONDS = 0.1
+"""Of processor time: what takes less may be done as often as one likes."""
 SHARE = 0.01
 """Of the processors' time, how much may go to what is done beside training and could as well be done later."""
 
@@ -24,8 +26,8 @@ class Piece:
 class Beside:
     """Does one thing at a time in a thread of its own. A context manager, which waits for it.
 
-    What is done here takes processor time from training. So after each piece there is a rest, long enough for that time
-    to be no more than SHARE of what `cpus` processors had to give.
+    What is done here takes processor time from training. So after each piece that is not cheap there is a rest, long
+    enough for that time to be no more than SHARE of what `cpus` processors had to give.
     """
 
     def __init__(self, cpus: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,7 +57,7 @@ class Beside:
             return
         (future, piece), self._under_way = self._under_way, None
         spent = future.result()
-        self._rests_until = self._clock() + spent / self._cpus / SHARE
+        self._rests_until = self._clock() + (spent / self._cpus / SHARE if spent > CHEAP_SECONDS else 0.0)
         piece.afterwards()
 
     def __enter__(self) -> Beside:

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from snowmelt_trainer.backbones import load_state
+from snowmelt_trainer.tensors import load_state
 from snowmelt_trainer.training.accelerator import has_room
 
 _CPU = torch.device("cpu")
