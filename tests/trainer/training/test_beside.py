@@ -32,6 +32,12 @@ def test_the_second_waits_for_the_first() -> None:
     assert order == ["first", "told of it", "second"]
 
 
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are outside of the tests."""
+    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+
+
 def compute(seconds: float) -> None:
     """Takes as much processor time of its thread."""
     until = time.thread_time() + seconds
@@ -39,10 +45,8 @@ def compute(seconds: float) -> None:
         pass
 
 
-def test_after_a_piece_there_is_a_rest_in_keeping_with_what_it_took_of_the_processors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+@pytest.mark.usefixtures("rests")
+def test_after_a_piece_there_is_a_rest_in_keeping_with_what_it_took_of_the_processors() -> None:
     now = 0.0
     with Beside(cpus=2.0, clock=lambda: now) as beside:
         assert beside.free
@@ -54,16 +58,16 @@ def test_after_a_piece_there_is_a_rest_in_keeping_with_what_it_took_of_the_proce
         assert beside.free
 
 
-def test_after_a_cheap_piece_there_is_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+@pytest.mark.usefixtures("rests")
+def test_after_a_cheap_piece_there_is_no_rest() -> None:
     with Beside(clock=lambda: 0.0) as beside:
         beside.do(Piece(lambda: compute(0.01), lambda: None))
         beside.settle()
         assert beside.free
 
 
-def test_waiting_for_slow_storage_takes_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+@pytest.mark.usefixtures("rests")
+def test_waiting_for_slow_storage_takes_no_rest() -> None:
     may_end = threading.Event()
     now = 0.0
     with Beside(clock=lambda: now) as beside:
@@ -75,12 +79,12 @@ def test_waiting_for_slow_storage_takes_no_rest(monkeypatch: pytest.MonkeyPatch)
         assert beside.free
 
 
-def test_who_must_not_be_passed_over_need_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snowmelt_trainer.training.beside.SHARE", 0.01)
+@pytest.mark.usefixtures("rests")
+def test_who_must_not_be_passed_over_need_not_rest() -> None:
     done: list[str] = []
     with Beside(clock=lambda: 0.0) as beside:
         for name in ("first", "second"):
-            beside.do(Piece(lambda: compute(0.01), lambda name=name: done.append(name)))  # type: ignore[misc]
+            beside.do(Piece(lambda: compute(0.2), lambda name=name: done.append(name)))  # type: ignore[misc]
     assert done == ["first", "second"]
 
 

@@ -84,6 +84,39 @@ def test_a_late_checkpoint_does_not_turn_status_back(configure: Configure, monke
     assert steps == sorted(steps)
 
 
+def test_training_does_not_wait_for_slow_storage_but_passes_epochs_over(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first checkpoint takes as long as five epochs. What is delivered is the same, and no checkpoint that was
+    written refers to a best one that was not."""
+    long = {"strategy": "Full", "stage": {"maxEpochs": 8, "patience": 8}}
+    expected = trained(configure(unfreezing=long))
+    write, keep = CheckpointStore.write, keeping.Keeper.keep
+    fifth, written = threading.Event(), list[str]()
+
+    def slowly(
+        store: CheckpointStore, name: str, model: object, optimizer: object, state: RunState, *rest: object
+    ) -> None:
+        if not written:
+            assert fifth.wait(WITHIN_S)
+        write(store, name, model, optimizer, state, *rest)  # type: ignore[arg-type]
+        written.append(name)
+        assert state.best is not None
+        assert state.best.checkpoint in written
+
+    def noted(self: keeping.Keeper, state: RunState, *, passable: bool = False) -> None:
+        keep(self, state, passable=passable)
+        if state.epoch == 5:
+            fifth.set()
+
+    monkeypatch.setattr(CheckpointStore, "write", slowly)
+    monkeypatch.setattr(keeping.Keeper, "keep", noted)
+    assert trained(configure(unfreezing=long, output=tmp_path / "slowly")) == expected
+    assert written[0].startswith("s001-e00001")
+    assert written[-1].startswith("s001-e00008")
+    assert len(written) < 7
+
+
 def test_epochs_that_would_cost_too_much_to_write_are_passed_over_and_the_best_of_them_is_not_lost(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -77,19 +77,17 @@ def _counted_anew(rig: Rig) -> bytes:
     before = _loss_of_a_head(rig, training, validation)
     _count(rig, training)
     after = _loss_of_a_head(rig, training, validation)
-    counted = _statistics(rig.model)
-    found = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in counted.items()})
-    _put(rig.model, kept)
     log.info(
         "the images lie %.2f standard deviations off; a head's loss %.4f, counted anew %.4f", distance, before, after
     )
     if after >= before:
+        _put(rig.model, kept)
         return b""
     rig.reporter.warn(
         f"the images lie {distance:.1f} standard deviations from those of pretraining: BatchNorm's statistics were "
         f"counted anew on {training.count} of them (optimization.normStatistics: Pretrained keeps the old ones)"
     )
-    return found
+    return save_tensors({name: tensor.cpu().contiguous() for name, tensor in _statistics(rig.model).items()})
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,8 @@ def _distance(rig: Rig, batch: Batch) -> float:
 
 @torch.no_grad()
 def _count(rig: Rig, training: _Some) -> None:
-    """Each BatchNorm's mean and variance become the average over the batches, from nothing."""
+    """Each BatchNorm's mean and variance become the average over the batches, from nothing. What
+    `torch.optim.swa_utils.update_bn` does, but that it would turn on dropout and stochastic depth as well."""
     norms = [one for one in rig.model.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
     memories = [one.momentum for one in norms]
     for norm in norms:
