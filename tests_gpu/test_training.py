@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_been(
         pass
 
     def cut(progress: Progress) -> None:
-        if progress.checkpoint is not None and progress.checkpoint.epoch == 2:
+        if progress.checkpoint is not None:  # epochs are shorter than writing one down, so which it is of varies
             raise PowerCutError
 
     broken = configure(output=tmp_path / "broken", **sections)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bench.peers.clock import Stopwatch, forget_peak, resident_mib
-from snowmelt_trainer.training.accelerator import settle
+from snowmelt_trainer.accelerator import settle
 
 
 @dataclass(frozen=True)

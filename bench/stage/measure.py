@@ -14,11 +14,11 @@ import torch
 
 from bench.stage.plain import PlainLoop
 from bench.stage.work import CASES, SHORT, Case, Work, config_of
+from snowmelt_trainer.accelerator import settle
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.worker import set_up
-from snowmelt_trainer.training.accelerator import settle
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState

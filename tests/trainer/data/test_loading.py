@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract import Reason
 from snowmelt_trainer.contract.data import Augmentation
-from snowmelt_trainer.data import SampleSet, loading
+from snowmelt_trainer.data import SampleSet, held, loading
 from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, TrainingLoader
 from snowmelt_trainer.data.transforms import Draw, View, resolve
 from snowmelt_trainer.errors import RunError
@@ -83,16 +83,21 @@ def test_a_file_lost_after_the_inspection_is_named_across_processes(
         assert caught.value.reason is Reason.DATA_NOT_FOUND
 
 
+def seen(samples: SampleSet, view: View, draw: Draw) -> Tensor:
+    """The image as a worker gets it."""
+    ((images, _, _),) = loader(samples, view=view).load([[draw]])
+    return images[0]
+
+
 @pytest.mark.parametrize("level", [Augmentation.LIGHT, Augmentation.STANDARD, Augmentation.STRONG])
 def test_augmentation_follows_from_seed_stage_epoch_and_sample(samples: SampleSet, level: Augmentation) -> None:
-    dataset = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, level, seed=5))
-    other_seed = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, level, seed=6))
-    once = dataset[Draw(1, 0, 0)][0]
+    view = View(16, IMAGENET_PREPROCESSING, level, seed=5)
+    once = seen(samples, view, Draw(1, 0, 0))
     torch.manual_seed(99)
-    assert torch.equal(once, dataset[Draw(1, 0, 0)][0])
-    assert not torch.equal(once, dataset[Draw(1, 0, 1)][0])
-    assert not torch.equal(once, dataset[Draw(1, 1, 0)][0])
-    assert not torch.equal(once, other_seed[Draw(1, 0, 0)][0])
+    assert torch.equal(once, seen(samples, view, Draw(1, 0, 0)))
+    assert not torch.equal(once, seen(samples, view, Draw(1, 0, 1)))
+    assert not torch.equal(once, seen(samples, view, Draw(1, 1, 0)))
+    assert not torch.equal(once, seen(samples, replace(view, seed=6), Draw(1, 0, 0)))
     assert once.shape == (3, 16, 16)
     assert once.dtype == torch.uint8
 
@@ -101,29 +106,53 @@ def test_augmentation_leaves_the_stream_of_dropout_alone(samples: SampleSet) -> 
     torch.manual_seed(1)
     undisturbed = torch.rand(3)
     torch.manual_seed(1)
-    ImageDataset(samples, STRONG)[Draw(0, 0, 0)]
+    square = ImageDataset(samples, STRONG)[Draw(0, 0, 0)][0]
+    STRONG.varied_batch(square[None], [Draw(0, 0, 0)], 11)
     assert torch.equal(torch.rand(3), undisturbed)
 
 
 def test_evaluation_and_augmentation_none_see_the_plain_image(samples: SampleSet) -> None:
-    plain = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING))
-    assert torch.equal(ImageDataset(samples, STRONG)[2][0], plain[2][0])
-    assert torch.equal(plain[Draw(2, 0, 0)][0], plain[2][0])
-    assert plain[2][0].min() < 0.3 * 255
-    assert plain[2][0].max() > 0.7 * 255
+    plain = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING))[2][0]
+    ((varied_level, _, _),) = EvaluationLoader(ImageDataset(samples, STRONG), batch=11, rank=0, world=1)
+    assert torch.equal(varied_level[2], plain)
+    assert torch.equal(seen(samples, View(16, IMAGENET_PREPROCESSING), Draw(2, 0, 0)), plain)
+    assert plain.min() < 0.3 * 255
+    assert plain.max() > 0.7 * 255
 
 
-def test_no_level_mirrors_an_image(tmp_path: Path) -> None:
-    """A bright left edge stays on the left in every draw."""
-    image = Image.new("L", (32, 32), 0)
-    image.paste(255, (0, 0, 12, 32))
-    image.save(tmp_path / "left.png")
-    samples = SampleSet((str(tmp_path / "left.png"),), (0,))
-    for level in (Augmentation.LIGHT, Augmentation.STANDARD):
-        dataset = ImageDataset(samples, View(32, IMAGENET_PREPROCESSING, level))
-        for epoch in range(40):
-            varied = dataset[Draw(0, 0, epoch)][0].float()
-            assert varied[:, :, :16].mean() > varied[:, :, 16:].mean()
+def test_draws_of_several_epochs_are_no_batch(samples: SampleSet) -> None:
+    with pytest.raises(ValueError, match="values to unpack"):
+        list(loader(samples).load([[Draw(0, 0, 0), Draw(1, 0, 1)]]))
+
+
+def with_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor plays an accelerator that has room for all images."""
+    monkeypatch.setattr(held, "has_room", lambda device, size, share: True)
+
+
+@pytest.mark.parametrize("level", [Augmentation.NONE, Augmentation.STANDARD, Augmentation.STRONG])
+def test_images_held_on_the_device_are_those_that_would_be_loaded(
+    samples: SampleSet, monkeypatch: pytest.MonkeyPatch, level: Augmentation
+) -> None:
+    view = View(16, IMAGENET_PREPROCESSING, level, seed=5)
+    expected = [by_sample(list(loader(samples, view=view).epoch(0, epoch))) for epoch in range(3)]
+    with_room(monkeypatch)
+    holding = loader(samples, view=view)
+    assert all(same(by_sample(list(holding.epoch(0, epoch))), expected[epoch]) for epoch in range(3))
+
+
+def test_what_is_held_is_never_loaded_again(samples: SampleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_room(monkeypatch)
+    dataset = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, Augmentation.LIGHT), cache_bytes=0)
+    training = TrainingLoader(dataset, seed=7, global_batch=4, rank=0, world=1)
+    validation = EvaluationLoader(dataset, batch=4, rank=0, world=1)
+    first = by_sample(list(training.epoch(0, 0)))
+    with torch.inference_mode():
+        before = by_sample(list(validation))
+    for path in samples.paths:
+        Path(path).unlink()
+    assert same(by_sample(list(training.epoch(0, 0))), first)
+    assert same(by_sample(list(validation)), before)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 3 * 16 * 16 * 5, 1 << 20])

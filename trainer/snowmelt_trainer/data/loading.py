@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from snowmelt_trainer.data.batches import Ids, epoch_order, evaluation_shard, owned_shard, shard, steps_per_epoch
+from snowmelt_trainer.data.held import HeldPixels
 from snowmelt_trainer.data.samples import SampleSet
 from snowmelt_trainer.data.transforms import Draw, View
 from snowmelt_trainer.errors import RunError
@@ -20,6 +22,7 @@ Sample = tuple[Tensor, int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (N, 3, H, W) uint8, or features of them; labels (N,) int64; sample ids (N,) int64. N may be 0."""
 
+_CPU = torch.device("cpu")
 CACHE_BYTES = 1 << 30
 """Memory of one process that decoded images may fill."""
 MAX_PROCESSES = 8
@@ -28,7 +31,8 @@ WORTH_PROCESSES = 4096
 
 
 class ImageDataset(Dataset[Sample]):
-    """Samples as pixels: `dataset[i]` for evaluation, `dataset[Draw(i, stage, epoch)]` for training.
+    """Samples as pixels: `dataset[i]` for evaluation, `dataset[Draw(i, stage, epoch)]` for training, with what is
+    varied of it one image at a time.
 
     The squares of the first samples, as many as fit into `cache_bytes`, stay in memory once decoded, so a small data
     set is decoded once. A cached sample is bit for bit the one that would be decoded again.
@@ -91,20 +95,66 @@ class ImageDataset(Dataset[Sample]):
         return square
 
 
-class TrainingLoader:
-    """One worker's share of the training epochs. Its processes, if any, live as long as it does: close it by letting
-    it go.
+class _Loader:
+    """Batches of a data set on the device that trains. Its processes, if any, live as long as it does: close it by
+    letting it go.
     """
 
-    def __init__(
-        self, dataset: ImageDataset, *, seed: int, global_batch: int, rank: int, world: int, processes: int = 0
-    ) -> None:
+    def __init__(self, dataset: ImageDataset, processes: int, device: torch.device) -> None:
         self.dataset = dataset
+        self._steps = _Steps()
+        self._loader = _data_loader(dataset, self._steps, processes)
+        self.processes: int = self._loader.num_workers
+        self._device = device
+        self._held = HeldPixels(len(dataset), dataset.view.image_size, device)
+
+    def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
+        """These samples, batch by batch; the draws of a batch are of one epoch. Ends whatever was being loaded before.
+        Raises RunError as `ImageDataset` does.
+        """
+        held = [self._held.has(_ids(keys)) for keys in batches]
+        absent = [keys for keys, here in zip(batches, held, strict=True) if not here]
+        one_by_one = self.dataset.view.varies_one_by_one
+        self._steps.batches = absent if one_by_one else [_ids(keys).tolist() for keys in absent]
+        return self._batches(batches, held)
+
+    def _batches(self, batches: Sequence[Sequence[int | Draw]], held: Sequence[bool]) -> Iterator[Batch]:
+        loaded = _images(self._loader)
+        for keys, here in zip(batches, held, strict=True):
+            ids = _ids(keys)
+            images = self._held.take(ids) if here else self._brought(ids, next(loaded))
+            draws = [key for key in keys if isinstance(key, Draw)]
+            index = torch.from_numpy(ids)
+            yield (
+                self.dataset.view.varied_batch(images, draws, len(self.dataset)),
+                self.dataset.labels[index],
+                index,
+            )
+
+    def _brought(self, ids: Ids, images: Tensor) -> Tensor:
+        there = images.to(self._device, non_blocking=True)
+        if not self.dataset.view.varies_one_by_one:
+            self._held.put(ids, there)
+        return there
+
+
+class TrainingLoader(_Loader):
+    """One worker's share of the training epochs."""
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int,
+        global_batch: int,
+        rank: int,
+        world: int,
+        processes: int = 0,
+        device: torch.device = _CPU,
+    ) -> None:
+        super().__init__(dataset, processes, device)
         self._samples = len(dataset)
         self._seed, self.global_batch, self._rank, self._world = seed, global_batch, rank, world
-        self._steps = _Steps()
-        self._loader = _loader(dataset, self._steps, processes)
-        self.processes: int = self._loader.num_workers
 
     @property
     def steps(self) -> int:
@@ -128,35 +178,30 @@ class TrainingLoader:
             for step in range(start_step, self.steps)
         ]
 
-    def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
-        """These samples, batch by batch. Ends whatever was being loaded before. Raises RunError as `ImageDataset`
-        does.
-        """
-        self._steps.batches = batches
-        return _batches(self._loader)
 
-
-class EvaluationLoader:
+class EvaluationLoader(_Loader):
     """One worker's share of an evaluation: every sample once over all workers, none padded. May be iterated any
     number of times.
     """
 
-    def __init__(self, dataset: ImageDataset, *, batch: int, rank: int, world: int, processes: int = 0) -> None:
-        self.dataset = dataset
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        *,
+        batch: int,
+        rank: int,
+        world: int,
+        processes: int = 0,
+        device: torch.device = _CPU,
+    ) -> None:
+        super().__init__(dataset, processes, device)
         ids = list(evaluation_shard(len(dataset), rank, world))
         self.batches = [ids[start : start + batch] for start in range(0, len(ids), batch)]
         """The ids of this worker's samples."""
-        self._steps = _Steps()
-        self._loader = _loader(dataset, self._steps, processes)
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises RunError as `ImageDataset` does."""
         return self.load(self.batches)
-
-    def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
-        """As that of `TrainingLoader`."""
-        self._steps.batches = batches
-        return _batches(self._loader)
 
 
 def loader_processes(cpus: float) -> int:
@@ -179,7 +224,7 @@ class _Steps:
         return len(self.batches)
 
 
-def _loader(dataset: ImageDataset, batches: _Steps, processes: int) -> DataLoader[Any]:
+def _data_loader(dataset: ImageDataset, batches: _Steps, processes: int) -> DataLoader[Any]:
     if len(dataset) < WORTH_PROCESSES:
         processes = 0
     return DataLoader(
@@ -195,8 +240,12 @@ def _loader(dataset: ImageDataset, batches: _Steps, processes: int) -> DataLoade
     )
 
 
-def _batches(loader: DataLoader[Any]) -> Iterator[Batch]:
+def _images(loader: DataLoader[Any]) -> Iterator[Tensor]:
     for batch in loader:
         if isinstance(batch, RunError):
             raise batch
-        yield batch
+        yield batch[0]
+
+
+def _ids(keys: Sequence[int | Draw]) -> Ids:
+    return np.array([key.sample if isinstance(key, Draw) else key for key in keys], dtype=np.int64)

@@ -1,12 +1,12 @@
-"""What the network sees of an image: the square as it is, or varied at random.
+"""From a file to the square that is kept in memory, and what is varied of it one image at a time.
 
-Chance is a function of (seed, stage, epoch, sample id) and of nothing that happened before, so any number of workers,
-and a run that resumes, see the same variations.
+Most variation is made of whole batches on the device (`augmentation`); what is here are the operations of
+TrivialAugment, which differ from image to image. Chance is a function of (seed, stage, epoch, sample id), as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torchvision.transforms import v2 as untyped_v2
 
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.data import Augmentation
+from snowmelt_trainer.data.augmentation import RANGES, draw_variation, vary
 from snowmelt_trainer.data.images import square_pixels
 
 v2: Any = untyped_v2  # torchvision ships no types
@@ -27,7 +28,8 @@ Transform = Callable[[Tensor], Tensor]
 SMALL = 1000
 """Augmentation Auto is Light below this many training images."""
 _PURPOSE = 3
-"""Keeps this stream of random numbers apart from those of `splits` and `batches`, which share the seed."""
+"""Keeps this stream of random numbers apart from those of `splits`, `batches` and `augmentation`, which share the
+seed."""
 
 
 class Draw(NamedTuple):
@@ -68,36 +70,37 @@ class View:
             .contiguous()
         )
 
+    @property
+    def varies_one_by_one(self) -> bool:
+        """Whether `varied` does anything."""
+        return self.augmentation is Augmentation.STRONG
+
     def varied(self, square: Tensor, draw: Draw) -> Tensor:
-        """For training: the square, augmented as `draw` has it, of the same shape and type."""
-        if self._augment is None:
+        """For training: the square, after TrivialAugment (Müller and Hutter 2021, arXiv 2103.10158) where the level is
+        Strong; of the same shape and type."""
+        if not self.varies_one_by_one:
             return square
-        seed = np.random.SeedSequence((_PURPOSE, self.seed, draw.stage, draw.epoch, draw.sample)).generate_state(
-            1, np.uint64
-        )
+        where = (_PURPOSE, self.seed, draw.stage, draw.epoch, draw.sample)
+        seed = np.random.SeedSequence(where).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(seed[0] >> np.uint64(1)))
-            return self._augment(square)
+            return self._trivial(square)
+
+    def varied_batch(self, squares: Tensor, draws: Sequence[Draw], samples: int) -> Tensor:
+        """For training: some of `samples` squares, (n, 3, image_size, image_size) uint8 on any device, of one epoch,
+        varied as `draws` have it.
+
+        Raises:
+            ValueError: the draws are of several epochs.
+        """
+        ranges = RANGES.get(self.augmentation)
+        if ranges is None or not draws:
+            return squares
+        ((stage, epoch),) = {(one.stage, one.epoch) for one in draws}
+        ids = np.fromiter((one.sample for one in draws), np.int64, len(draws))
+        return vary(squares, draw_variation(ranges, ids, samples=samples, seed=self.seed, stage=stage, epoch=epoch))
 
     @cached_property
-    def _augment(self) -> Transform | None:
-        return _augmentation(self.augmentation, self.image_size)
-
-
-def _augmentation(level: Augmentation, size: int) -> Transform | None:
-    """No level mirrors an image: a mirrored letter, digit, road sign or X-ray is another one."""
-    crop = InterpolationMode.BILINEAR
-    light = [v2.RandomAffine(degrees=0, translate=(0.06, 0.06), scale=(0.92, 1.08), interpolation=crop)]
-    standard = [
-        v2.RandomAffine(degrees=10, interpolation=crop),
-        v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.85, 1.18), interpolation=crop, antialias=True),
-        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-    ]
-    strong = [*standard, v2.TrivialAugmentWide(interpolation=crop), v2.RandomErasing(p=0.25)]
-    steps: list[Transform] = {
-        Augmentation.NONE: [],
-        Augmentation.LIGHT: light,
-        Augmentation.STANDARD: standard,
-        Augmentation.STRONG: strong,
-    }[level]
-    return v2.Compose(steps) if steps else None
+    def _trivial(self) -> Transform:
+        transform: Transform = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+        return transform

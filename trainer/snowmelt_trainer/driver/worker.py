@@ -166,6 +166,7 @@ def build_rig(
         rank=world.rank,
         world=world.size,
         processes=loader_processes(config.workers.cpus),
+        device=world.device,
     )
     reporter = Reporter(
         plan=plan,
@@ -226,6 +227,7 @@ def _evaluation_loader(
         rank=world.rank,
         world=world.size,
         processes=loader_processes(config.workers.cpus),
+        device=world.device,
     )
 
 

@@ -87,7 +87,10 @@ class AveragedWeights:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for name, parameter in self._trained.items():
-            kept = parameter.detach().clone()
-            parameter.copy_(self._other[name])
-            self._other[name].copy_(kept)
+        if not self._trained:
+            return
+        trained: list[Tensor] = list(self._trained.values())
+        other = list(self._other.values())
+        kept = [parameter.detach().clone() for parameter in trained]
+        torch._foreach_copy_(trained, other)
+        torch._foreach_copy_(other, kept)

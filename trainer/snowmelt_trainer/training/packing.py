@@ -14,8 +14,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from snowmelt_trainer.accelerator import has_room
 from snowmelt_trainer.tensors import load_state
-from snowmelt_trainer.training.accelerator import has_room
 
 _CPU = torch.device("cpu")
 STAGED_SHARE = 0.05

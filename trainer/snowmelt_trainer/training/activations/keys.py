@@ -12,6 +12,7 @@ from torch import nn
 
 from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.data.augmentation import RECIPE
 from snowmelt_trainer.data.transforms import View
 
 LIBRARIES = ("torch", "torchvision", "pillow", "numpy")
@@ -43,7 +44,7 @@ def rows_key(prefix: Prefix, view: View, *, content: str, origin: int, number: i
     """The key of one view's rows. `content` is the digest of the data set's files; `origin` and `number` say which
     variation it is, `number` None being the plain image."""
     shown = asdict(view) if number is not None else asdict(view) | {"augmentation": "None", "seed": 0}
-    turn = None if number is None else (origin, number)
+    turn = None if number is None else (RECIPE, origin, number)
     document = json.dumps([asdict(prefix), shown, content, turn], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snowmelt_trainer.accelerator import settle
 from snowmelt_trainer.backbones import Cut, between
 from snowmelt_trainer.contract.data import Augmentation
 from snowmelt_trainer.contract.optimization import CacheMode
@@ -23,7 +24,6 @@ from snowmelt_trainer.contract.progress import CachePlace, CacheStatus
 from snowmelt_trainer.data.batches import Ids, owners
 from snowmelt_trainer.data.samples import SampleSet
 from snowmelt_trainer.data.transforms import Draw
-from snowmelt_trainer.training.accelerator import settle
 from snowmelt_trainer.training.activations import keys, resources
 from snowmelt_trainer.training.activations.account import MAX_REASON
 from snowmelt_trainer.training.activations.cache import ActivationCache, Plan
@@ -250,6 +250,7 @@ def measure(rig: Rig, prefix: Prefix, origin: int) -> Probe:
     next(rig.train.load([draws]))  # starts the loader's processes, and decodes
     started = time.perf_counter()
     images = next(rig.train.load([draws]))[0]
+    settle(rig.world.device)
     loaded = time.perf_counter()
     prefix(images)
     settle(rig.world.device)

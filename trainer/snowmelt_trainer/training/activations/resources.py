@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from snowmelt_trainer.training.accelerator import has_room
+from snowmelt_trainer.accelerator import has_room
 from snowmelt_trainer.training.activations.payoff import Transfer
 
 DIRECTORY_ENV = "SNOWMELT_CACHE_DIR"
