@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
+from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 
@@ -62,6 +65,25 @@ class World:
             buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         dist.broadcast(buffer, src=0)
         return buffer.cpu().numpy().tobytes()
+
+
+def replicated(suffix: nn.Module, world: World, precision: Precision) -> nn.Module:
+    """The network whose gradients the workers average; itself where there is one worker.
+
+    In BFloat16 gradients travel as such, in half the bytes: those of matrix products and convolutions were computed in
+    it anyway, and only the sum over the workers is rounded once more. All workers get the same sum.
+    """
+    if world.size == 1:
+        return suffix
+    network = DistributedDataParallel(
+        suffix,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+    if precision is Precision.BFLOAT16:
+        network.register_comm_hook(None, bf16_compress_hook)
+    return network
 
 
 def average_buffers(model: nn.Module, world: World) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from snowmelt_trainer.backbones import Cut, parameter_groups, set_stage, split_at, train_mode
 from snowmelt_trainer.contract.progress import CacheStatus
@@ -19,7 +18,7 @@ from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
-from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
+from snowmelt_trainer.training.distributed import agreed_digests, average_buffers, replicated
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
@@ -59,7 +58,7 @@ class StageTraining:
         if cut.reason:
             rig.reporter.warn(f"stage {self.stage.index}: {cut.reason}, so its frozen layers run with the trained ones")
         self._open_cache(cut, previous)
-        self.network = self._replicated(cut.suffix)
+        self.network = replicated(cut.suffix, rig.world, rig.precision)
         self.optimizer = build_optimizer(
             optimization.optimizer,
             parameter_groups(rig.model, rig.groups, self.stage, optimization.regularization.weight_decay),
@@ -114,17 +113,6 @@ class StageTraining:
             match_statistics(rig.model, decay)
         trained = {name: one for name, one in rig.model.named_parameters() if one.requires_grad}
         return AveragedWeights(trained, 0.0 if self.solver else decay)
-
-    def _replicated(self, suffix: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self.rig.world.size == 1:
-            return suffix
-        device = self.rig.world.device
-        return DistributedDataParallel(
-            suffix,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
 
     def run(self) -> RunState:
         """Trains until the stage ends.
