@@ -27,6 +27,7 @@ from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import evaluate as evaluation
+from snowmelt_trainer.training.allocation import keep_freed_memory
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.metrics import Counts
@@ -61,6 +62,7 @@ def _fit(trial: Trial, record: Record, unfreezing: dict[str, Any], optimization:
         data = open_data(config.data, seed=trial.seed, volumes_root="/")
         followed = Followed(record, len(data.train))
         with _own_evaluation_noted(record, followed):
+            keep_freed_memory()  # as each worker does
             record.start()
             with suppress(BudgetSpentError):
                 fine_tune(config, data, World(device=torch.device(trial.setting.device)), followed)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from bench.stage.measure import epoch_of
 from bench.stage.work import CASES, Work
 from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.training.allocation import keep_freed_memory
 from snowmelt_trainer.training.distributed import World
 
 PLAIN, OURS = 0, 1
@@ -50,6 +51,8 @@ def _main(order: str, rank: str) -> None:
     work = Work(**told["work"] | {"images": Path(told["work"]["images"])})
     world, folder = World(int(rank), told["size"]), Path(told["folder"])
     torch.set_num_threads(work.threads)
+    if told["case"] == OURS:
+        keep_freed_memory()  # as each worker does
     if world.size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=world.rank, world_size=world.size)
     epoch, stage = epoch_of(work, CASES[told["case"]], Precision(told["precision"]), folder / "output", world)

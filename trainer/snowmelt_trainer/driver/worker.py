@@ -28,6 +28,7 @@ from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.stages import GroupInfo, plan_stages
+from snowmelt_trainer.training.allocation import keep_freed_memory
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.precision import choose_precision, place_model
@@ -53,6 +54,7 @@ def train_worker(payload: dict[str, Any]) -> str:
         RunError, UnforeseenError: and nothing else.
     """
     _log_to_stderr()
+    keep_freed_memory()
     with sendable_errors():
         config = RunConfig.model_validate_json(payload["config"])
         torch.set_num_threads(max(1, int(config.workers.cpus)))
