@@ -32,8 +32,8 @@ def pod_uids(job: Job) -> set[str]:
 def test_one_job_outlives_a_fault_of_each_kind(namespace: Namespace) -> None:
     """What the tests below do at length, one after the other in the life of one job."""
     world = namespace.world
-    # A machine of two cores takes 1.5 to 4 s an epoch, and the faults up to the first lost pod take a minute.
-    job = namespace.apply(long_job("tried", epochs=32 * max(2, os.cpu_count() or 1)))
+    # A machine of two cores takes 1 to 3 s an epoch, and the faults, as long as epochs go on, two minutes.
+    job = namespace.apply(long_job("tried", epochs=64 * max(2, os.cpu_count() or 1)))
     with CheckpointWatch(job.output) as watch:
         faults.kill_operator(world)
         job.await_epoch(1)
@@ -58,7 +58,7 @@ def test_one_job_outlives_a_fault_of_each_kind(namespace: Namespace) -> None:
 @pytest.mark.parametrize("outage", [pytest.param(15.0, marks=pytest.mark.short), 60.0])
 def test_a_job_trains_on_without_the_control_plane(namespace: Namespace, outage: float) -> None:
     world = namespace.world
-    job = namespace.apply(long_job("steady", epochs=30 + int(outage * 2)))
+    job = namespace.apply(long_job("steady", epochs=45 + int(outage * 3)))
     with CheckpointWatch(job.output) as watch:
         job.await_epoch(1)
         pods = pod_uids(job)
