@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from snowmelt_trainer.data.rows import MemoryRows
 from snowmelt_trainer.training.activations import resources
-from snowmelt_trainer.training.activations.rows import FileRows, MemoryRows, Rows
+from snowmelt_trainer.training.activations.rows import FileRows, Rows
 
 SAMPLES, WORLD, RANK = 11, 3, 1
 OWN = np.array([1, 4, 7, 10])

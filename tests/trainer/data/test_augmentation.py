@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_no_level_mirrors_an_image(level: Augmentation) -> None:
     """A bright left edge stays on the left in every draw."""
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     image[:, :, :, :12] = 255
-    variation = drawn(Ranges(**(vars(RANGES[level]) | {"erased": 0.0})), list(range(200)))
+    variation = drawn(replace(RANGES[level], erased=0.0), list(range(200)))
     varied = vary(image.expand(200, -1, -1, -1), variation).float()
     assert (varied[..., :16].mean((1, 2, 3)) > varied[..., 16:].mean((1, 2, 3))).all()
 

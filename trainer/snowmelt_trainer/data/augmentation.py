@@ -11,7 +11,7 @@ and a run that resumes, see the same variations.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -60,7 +60,7 @@ _STANDARD = Ranges(degrees=10, area=(0.6, 1.0), ratio=(0.85, 1.18), colour=0.2)
 RANGES = {
     Augmentation.LIGHT: Ranges(shift=0.06, zoom=(0.92, 1.08)),
     Augmentation.STANDARD: _STANDARD,
-    Augmentation.STRONG: Ranges(**(vars(_STANDARD) | {"erased": 0.25})),
+    Augmentation.STRONG: replace(_STANDARD, erased=0.25),
 }
 """By level; Strong also has a part of one image at a time (`transforms.View.varied`)."""
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
@@ -146,8 +146,7 @@ def _maps(ranges: Ranges, u: Numbers) -> Numbers:
     """(n, 2, 3): crop, then turn, zoom and shift, of which each image has its own."""
     angle = np.radians(ranges.degrees) * (2 * u[:, 0] - 1)
     zoom = _between(ranges.zoom, u[:, 1])
-    area, ratio = _between(ranges.area, u[:, 2]), np.exp(_between(tuple(map(math.log, ranges.ratio)), u[:, 3]))
-    width, height = np.minimum(1, np.sqrt(area * ratio)), np.minimum(1, np.sqrt(area / ratio))
+    width, height = _sides(ranges.area, ranges.ratio, u[:, 2:4])
     crop = np.zeros((len(u), 2, 3), dtype=np.float32)
     crop[:, 0, 0], crop[:, 1, 1] = width, height
     crop[:, 0, 2], crop[:, 1, 2] = (2 * u[:, 4] - 1) * (1 - width), (2 * u[:, 5] - 1) * (1 - height)
@@ -159,15 +158,21 @@ def _maps(ranges: Ranges, u: Numbers) -> Numbers:
 
 def _rectangles(often: float, u: Numbers) -> Numbers:
     """(n, 4), empty for images that are spared."""
-    area, ratio = _between(ERASED_AREA, u[:, 1]), np.exp(_between(tuple(map(math.log, ERASED_RATIO)), u[:, 2]))
-    width, height = np.minimum(1, np.sqrt(area * ratio)), np.minimum(1, np.sqrt(area / ratio))
+    width, height = _sides(ERASED_AREA, ERASED_RATIO, u[:, 1:3])
     left, top = u[:, 3] * (1 - width), u[:, 4] * (1 - height)
     found = np.stack([left, top, left + width, top + height], axis=1)
     found[u[:, 0] >= often] = 0.0
     return found.astype(np.float32)
 
 
-def _between(limits: tuple[float, ...], u: Numbers) -> Numbers:
+def _sides(area: tuple[float, float], ratio: tuple[float, float], u: Numbers) -> tuple[Numbers, Numbers]:
+    """Width and height, (n,) each, of rectangles within these bounds, as shares of the image's side."""
+    least, most = ratio
+    chosen, wide = _between(area, u[:, 0]), np.exp(_between((math.log(least), math.log(most)), u[:, 1]))
+    return np.minimum(1, np.sqrt(chosen * wide)), np.minimum(1, np.sqrt(chosen / wide))
+
+
+def _between(limits: tuple[float, float], u: Numbers) -> Numbers:
     least, most = limits
     found: Numbers = least + (most - least) * u
     return found

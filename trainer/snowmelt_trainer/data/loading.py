@@ -106,25 +106,29 @@ class _Loader:
         self._loader = _data_loader(dataset, self._steps, processes)
         self.processes: int = self._loader.num_workers
         self._device = device
-        self._held = HeldPixels(len(dataset), dataset.view.image_size, device)
+        self._held = HeldPixels(len(dataset), device)
 
     def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
         """These samples, batch by batch; the draws of a batch are of one epoch. Ends whatever was being loaded before.
         Raises RunError as `ImageDataset` does.
         """
-        held = [self._held.has(_ids(keys)) for keys in batches]
-        absent = [keys for keys, here in zip(batches, held, strict=True) if not here]
-        one_by_one = self.dataset.view.varies_one_by_one
-        self._steps.batches = absent if one_by_one else [_ids(keys).tolist() for keys in absent]
-        return self._batches(batches, held)
+        ids = [_ids(keys) for keys in batches]
+        held = [self._held.has(one) for one in ids]
+        self._steps.batches = [
+            keys if self.dataset.view.varies_one_by_one else one.tolist()
+            for keys, one, here in zip(batches, ids, held, strict=True)
+            if not here
+        ]
+        return self._batches(batches, ids, held)
 
-    def _batches(self, batches: Sequence[Sequence[int | Draw]], held: Sequence[bool]) -> Iterator[Batch]:
+    def _batches(
+        self, batches: Sequence[Sequence[int | Draw]], ids: Sequence[Ids], held: Sequence[bool]
+    ) -> Iterator[Batch]:
         loaded = _images(self._loader)
-        for keys, here in zip(batches, held, strict=True):
-            ids = _ids(keys)
-            images = self._held.take(ids) if here else self._brought(ids, next(loaded))
+        for keys, one, here in zip(batches, ids, held, strict=True):
+            images = self._held.take(one) if here else self._brought(one, next(loaded))
             draws = [key for key in keys if isinstance(key, Draw)]
-            index = torch.from_numpy(ids)
+            index = torch.from_numpy(one)
             yield (
                 self.dataset.view.varied_batch(images, draws, len(self.dataset)),
                 self.dataset.labels[index],

@@ -16,11 +16,12 @@ from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.progress import CachePlace
 from snowmelt_trainer.data.batches import Ids
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
+from snowmelt_trainer.data.rows import MemoryRows
 from snowmelt_trainer.training.activations import keys
 from snowmelt_trainer.training.activations.account import Account
 from snowmelt_trainer.training.activations.computing import Prefix, View, spot_check
 from snowmelt_trainer.training.activations.resources import memory_for
-from snowmelt_trainer.training.activations.rows import FileRows, MemoryRows, Rows
+from snowmelt_trainer.training.activations.rows import FileRows, Rows
 
 log = logging.getLogger(__name__)
 
