@@ -4,7 +4,8 @@ index).
 Learning rates. The head's is `optimization.learningRate`, or else AUTOMATIC_RATE, scaled to the batch: by its square
 root for AdamW (Malladi et al. 2022, arXiv 2205.10287), linearly for SGD (Goyal et al. 2017, arXiv 1706.02677). Each
 group below the head gets that of the next group towards the output times layerDecay (Howard and Ruder 2018, arXiv
-1801.06146). Once a stage has trained the head, later ones start from WARM_HEAD_FACTOR of the rate, so that a good
+1801.06146), which is LAYER_DECAY where the spec gives none; but where everything is trained, and BatchNorm's
+statistics move in the first layers, too, their weights move as fast as all others. Once a stage has trained the head, later ones start from WARM_HEAD_FACTOR of the rate, so that a good
 head is not undone (LP-FT, Kumar et al. 2022, arXiv 2202.10054); an automatic rate is lowered likewise in a first
 stage that trains the backbone, and less, to EVERYTHING_FACTOR, in a stage that trains everything.
 """
@@ -30,20 +31,25 @@ images). On the demo's digits, at 32 images, half of either did worse, and twice
 WARM_HEAD_FACTOR = 0.25
 EVERYTHING_FACTOR = 0.5
 """The same for an automatic rate in a stage that trains everything: there is no later one to move the first layers."""
-EPOCHS, EPOCHS_BETWEEN, EPOCHS_LAST = 6, 2, 5
-"""Most epochs of a stage where the spec gives no number; of those between the first and the last of strategy Gradual,
-since what such a stage leaves undone, the last one does; and of its last, which begins where they ended."""
+LAYER_DECAY = 0.8
+EPOCHS, EPOCHS_BETWEEN = 6, 2
+"""Most epochs of a stage where the spec gives no number; and of those between the first and the last of strategy
+Gradual, since what such a stage leaves undone, the last one does."""
+STAGES, STAGES_TO_EVERYTHING = 3, 2
+"""Most stages of strategy Gradual where the spec gives no number; and where nothing ends the run before everything is
+trained, so that a stage in between would only delay it. docs/design/20261126-two-stages.md has what was measured."""
 MAX_NAME = 60
 
 
 @dataclass(frozen=True)
 class GroupInfo:
     """What planning needs to know of a layer group. `modules` are the modules it is made of, as the network names
-    them."""
+    them; `batch_norm` is whether any layer of it is a BatchNorm."""
 
     name: str
     parameter_count: int
     modules: tuple[str, ...] = ()
+    batch_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
     before: frozenset[int] = frozenset()
     for number, draft in enumerate(drafts, start=1):
         trained = sorted(draft.trained)
+        decay = _layer_decay(optimization, groups, everything=len(trained) == len(groups))
         head_rate = draft.learning_rate or _head_rate(
             optimization,
             first=number == 1,
@@ -98,9 +105,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
                 of=len(drafts),
                 name=_name(sorted(draft.trained - before) or trained, groups),
                 trainable=tuple(groups[i].name for i in trained),
-                learning_rates={
-                    groups[i].name: head_rate * optimization.layer_decay ** (len(groups) - 1 - i) for i in trained
-                },
+                learning_rates={groups[i].name: head_rate * decay ** (len(groups) - 1 - i) for i in trained},
                 max_epochs=draft.max_epochs or unfreezing.stage.max_epochs or EPOCHS,
                 trainable_parameters=sum(groups[i].parameter_count for i in trained),
                 total_parameters=sum(group.parameter_count for group in groups),
@@ -134,16 +139,22 @@ def _gradual(num_groups: int, unfreezing: Unfreezing) -> list[_Draft]:
     backbone = list(range(num_groups - 1))
     if unfreezing.order is not Order.INPUT_FIRST:
         backbone.reverse()
-    portions = min(unfreezing.max_stages - 1, len(backbone))
+    portions = min(_most_stages(unfreezing) - 1, len(backbone))
     ends = [portion * len(backbone) // portions for portion in range(portions + 1)] if portions else [0]
-    most = {len(backbone): EPOCHS_LAST, 0: EPOCHS}
     return [
         _Draft(
             frozenset({num_groups - 1, *backbone[:end]}),
-            max_epochs=unfreezing.stage.max_epochs or most.get(end, EPOCHS_BETWEEN),
+            max_epochs=unfreezing.stage.max_epochs or (EPOCHS if end in (0, len(backbone)) else EPOCHS_BETWEEN),
         )
         for end in ends
     ]
+
+
+def _most_stages(unfreezing: Unfreezing) -> int:
+    may_end_early = unfreezing.target is not None
+    return unfreezing.max_stages or (
+        STAGES if may_end_early or unfreezing.order is Order.INPUT_FIRST else STAGES_TO_EVERYTHING
+    )
 
 
 def _custom(number: int, stage: CustomStage, groups: Sequence[GroupInfo]) -> _Draft:
@@ -177,6 +188,12 @@ def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool, eve
     if first and head_alone:
         return rate
     return rate * (EVERYTHING_FACTOR if everything else WARM_HEAD_FACTOR)
+
+
+def _layer_decay(optimization: Optimization, groups: Sequence[GroupInfo], *, everything: bool) -> float:
+    if optimization.layer_decay is not None:
+        return optimization.layer_decay
+    return 1.0 if everything and any(group.batch_norm for group in groups) else LAYER_DECAY
 
 
 def _may_be_solved(optimization: Optimization, draft: _Draft) -> bool:

@@ -15,7 +15,7 @@ from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.stages import GroupInfo, Stage, plan_stages
 
 RESNET = tuple(
-    GroupInfo(name, count, (module,))
+    GroupInfo(name, count, (module,), batch_norm=name != "head")
     for name, count, module in (
         ("stem", 9, "conv1"),
         ("layer1", 10, "layer1"),
@@ -33,7 +33,7 @@ optimizations = st.builds(
     Optimization,
     optimizer=st.sampled_from(OptimizerName),
     learning_rate=st.none() | st.floats(1e-6, 1.0),
-    layer_decay=st.floats(0.1, 1.0),
+    layer_decay=st.none() | st.floats(0.1, 1.0),
     batch_size=st.integers(1, 4096),
 )
 
@@ -81,12 +81,20 @@ def test_one_stage_of_gradual_is_the_head() -> None:
     assert trained(plan(max_stages=1)) == [("head",)]
 
 
-def test_stages_of_gradual_after_the_first_have_fewer_epochs_unless_a_number_is_given() -> None:
-    assert [stage.max_epochs for stage in plan()] == [6, 2, 5]
-    assert [stage.max_epochs for stage in plan(max_stages=4)] == [6, 2, 2, 5]
-    assert [stage.max_epochs for stage in plan(max_stages=2)] == [6, 5]
+def test_a_stage_in_between_is_planned_where_it_can_end_the_job_or_an_order_is_asked_for() -> None:
+    target = {"atLeast": 0.9}
+    assert [stage.name for stage in plan()] == ["head", "stem..layer4"]
+    assert [stage.name for stage in plan(target=target)] == ["head", "layer3..layer4", "stem..layer2"]
+    assert [stage.name for stage in plan(order=Order.INPUT_FIRST)] == ["head", "stem..layer1", "layer2..layer4"]
+    assert len(plan(target=target, max_stages=2)) == 2
+    assert len(plan(max_stages=3)) == 3
+
+
+def test_stages_of_gradual_between_the_first_and_the_last_have_fewer_epochs_unless_a_number_is_given() -> None:
+    assert [stage.max_epochs for stage in plan(max_stages=4)] == [6, 2, 2, 6]
+    assert [stage.max_epochs for stage in plan(max_stages=2)] == [6, 6]
     assert [stage.max_epochs for stage in plan(max_stages=1)] == [6]
-    assert [stage.max_epochs for stage in plan(stage={"maxEpochs": 8})] == [8, 8, 8]
+    assert [stage.max_epochs for stage in plan(max_stages=3, stage={"maxEpochs": 8})] == [8, 8, 8]
     assert [stage.max_epochs for stage in plan(strategy=Strategy.LINEAR_PROBE_THEN_FINE_TUNE)] == [6, 6]
 
 
@@ -122,6 +130,18 @@ def test_a_long_list_of_groups_has_a_short_name() -> None:
 def test_each_group_learns_slower_than_the_next_by_the_layer_decay() -> None:
     (stage,) = plan(Optimization(learning_rate=1.0, layer_decay=0.5), strategy=Strategy.FULL)
     assert [stage.learning_rates[name] for name in NAMES] == [0.5**i for i in (5, 4, 3, 2, 1, 0)]
+
+
+def test_without_a_layer_decay_all_layers_learn_alike_where_everything_is_trained_and_batch_norm_adapts() -> None:
+    _, upper, everything = plan(Optimization(learning_rate=1.0), max_stages=3)
+    assert upper.learning_rates["layer4"] == pytest.approx(0.8 * upper.learning_rates["head"])
+    assert set(everything.learning_rates.values()) == {everything.learning_rates["head"]}
+
+
+def test_without_a_layer_decay_a_network_without_batch_norm_keeps_the_usual_one() -> None:
+    groups = (GroupInfo("stem", 1), GroupInfo("head", 1))
+    (stage,) = plan_stages(Unfreezing(strategy=Strategy.FULL), Optimization(learning_rate=1.0), groups)
+    assert stage.learning_rates == {"stem": 0.8, "head": 1.0}
 
 
 def test_a_frozen_group_between_still_counts_as_distance() -> None:
@@ -203,7 +223,7 @@ NEVER = ActivationCache(mode=CacheMode.NEVER)
 @pytest.mark.parametrize(
     ("strategy", "optimization", "solved"),
     [
-        (Strategy.GRADUAL, Optimization(), [True, False, False]),
+        (Strategy.GRADUAL, Optimization(), [True, False]),
         (Strategy.LINEAR_PROBE_THEN_FINE_TUNE, Optimization(head_start=HeadStart.SOLVER), [True, False]),
         (Strategy.HEAD_ONLY, Optimization(head_start=HeadStart.EPOCHS), [False]),
         (Strategy.HEAD_ONLY, Optimization(cache=NEVER), [False]),

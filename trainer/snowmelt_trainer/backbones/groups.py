@@ -165,6 +165,11 @@ def _finish(model: nn.Module, group: _Growing, head: str, *, first: bool) -> Lay
         name=STEM if first else _group_name(group, head),
         parameter_count=sum(model.get_parameter(name).numel() for name in names),
         modules=tuple(group.modules),
+        batch_norm=any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            for module in group.modules
+            for layer in model.get_submodule(module).modules()
+        ),
         parameters=names,
     )
 

@@ -16,7 +16,7 @@ class Strategy(StrEnum):
     HEAD_ONLY = "HeadOnly"
     """Train the new classifier head alone."""
     GRADUAL = "Gradual"
-    """Head first, then one more layer group at a time while the target is not met."""
+    """Head first, then more layer groups, in `maxStages` stages, while the target is not met."""
     FULL = "Full"
     """Train every layer from the start."""
     LINEAR_PROBE_THEN_FINE_TUNE = "LinearProbeThenFineTune"
@@ -89,8 +89,7 @@ class StageLimits(Contract):
     """What ends a stage."""
 
     max_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Most epochs in one stage. Without a number, 6; of strategy Gradual 6 in the first, 5 in the last, and 2 in
-    those between."""
+    """Most epochs in one stage. Without a number, 6; of strategy Gradual 2 between the first and the last stage."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Epochs without improvement of the validation metric after which the stage ends, not counting those before
     the schedule has brought the learning rate down to half its peak."""
@@ -120,9 +119,10 @@ class Unfreezing(Contract):
     """What counts as good enough. Without one, every planned stage runs."""
     stage: StageLimits = StageLimits()
     """What ends each stage."""
-    max_stages: Annotated[int, Field(ge=1, le=64)] = 3
+    max_stages: Annotated[int, Field(ge=1, le=64)] | None = None
     """Most stages of strategy Gradual, of which the first trains the head and the last everything; layer groups are
-    unfrozen several at a time where there are more of them."""
+    unfrozen several at a time where there are more of them. Without a number, 3 with a target or an order of
+    InputFirst, else 2: where nothing ends the job before everything is trained, a stage in between delays it."""
     stages: Annotated[tuple[CustomStage, ...], Field(max_length=64)] = ()
     """The stages of strategy Custom, in order."""
     batch_norm: FrozenBatchNorm = FrozenBatchNorm.EVAL

@@ -27,7 +27,7 @@ from snowmelt_trainer.driver.layout import Layout, fingerprint
 from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.errors import RunError
-from snowmelt_trainer.stages import GroupInfo, plan_stages
+from snowmelt_trainer.stages import plan_stages
 from snowmelt_trainer.training.allocation import keep_freed_memory
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
@@ -159,7 +159,7 @@ def build_rig(
     plan = plan_stages(
         config.unfreezing,
         config.optimization.model_copy(update={"batch_size": batch}),
-        [GroupInfo(group.name, group.parameter_count, group.modules) for group in backbone.groups],
+        backbone.groups,
     )
     train_loader = TrainingLoader(
         ImageDataset(data.train, _view(config, backbone, resolve(config.data.augmentation, len(data.train)))),

@@ -1,0 +1,147 @@
+"""Convolutions of small maps by matrix products compute what torch's do."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from snowmelt_trainer.training import convolution
+from snowmelt_trainer.training.convolution import MOST_POSITIONS, multiply_small_maps
+from snowmelt_trainer.training.precision import place_model
+
+CPU = torch.device("cpu")
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    made = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return made.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def outcome(layer: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Output, the input's gradient and the parameters', for a loss that looks at every output differently."""
+    seen = given.detach().clone().requires_grad_()
+    layer.zero_grad()
+    result = layer(seen)
+    weights = torch.linspace(-1, 1, result.numel()).view_as(result)
+    torch.autograd.backward((result.float() * weights).sum())
+    assert seen.grad is not None
+    return result, seen.grad, {name: one.grad.clone() for name, one in layer.named_parameters() if one.grad is not None}
+
+
+def products_used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Fills with an entry for each use of `_patches`, the forward and the backward pass counting one each."""
+    used: list[int] = []
+    patches = convolution._patches
+
+    def noted(*arguments: object) -> Tensor:
+        used.append(1)
+        return patches(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(convolution, "_patches", noted)
+    return used
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    channels=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    count=st.integers(1, 3),
+    bias=st.booleans(),
+)
+def test_outputs_and_gradients_are_those_of_torch(
+    kernel: int,
+    stride: int,
+    padding: int,
+    size: tuple[int, int],
+    channels: tuple[int, int],
+    count: int,
+    bias: bool,
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(*channels, kernel, stride=stride, padding=padding, bias=bias)
+    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = copy.deepcopy(plain)
+    multiply_small_maps(ours)
+    given = images(count, channels[0], *size)
+    for wanted, found in zip(outcome(plain, given)[:2], outcome(ours, given)[:2], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outcome(ours, given)[2], outcome(plain, given)[2], rtol=1e-4, atol=1e-5)
+
+
+def test_in_bfloat16_gradients_lie_as_near_to_those_of_float32_as_those_of_torch() -> None:
+    torch.manual_seed(0)
+    exact = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rounded, ours = copy.deepcopy(exact), copy.deepcopy(exact)
+    multiply_small_maps(ours)
+    given = images(32, 64, 2, 2)
+    _, of_images, of_parameters = outcome(exact, given)
+    errors = {}
+    for name, layer in (("torch", rounded), ("ours", ours)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result, image_gradient, gradients = outcome(layer, given)
+        assert result.dtype is torch.bfloat16
+        assert gradients["weight"].dtype is torch.float32
+        errors[name] = [
+            float((image_gradient - of_images).norm()),
+            float((gradients["weight"] - of_parameters["weight"]).norm()),
+        ]
+    assert all(mine <= 1.5 * theirs for mine, theirs in zip(errors["ours"], errors["torch"], strict=True))
+
+
+def test_a_network_on_a_processor_uses_products_where_maps_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = products_used(monkeypatch)
+    model = get_model("resnet18", num_classes=3).eval()
+    given = images(2, 3, 64, 64)
+    wanted = model(given)
+    place_model(model, CPU)
+    torch.testing.assert_close(model(given), wanted, rtol=1e-4, atol=1e-4)
+    layers = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert 10 < len(used) < layers  # the first convolutions see larger maps
+
+
+def test_large_maps_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = products_used(monkeypatch)
+    layer = nn.Conv2d(2, 2, 1)
+    multiply_small_maps(layer)
+    layer(images(MOST_POSITIONS[torch.float32], 2, 1, 1))
+    assert len(used) == 1
+    layer(images(MOST_POSITIONS[torch.float32] + 1, 2, 1, 1))
+    assert len(used) == 1
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Conv2d(4, 4, 3, dilation=2),
+        nn.Conv2d(4, 4, (1, 3)),
+        nn.Conv2d(4, 4, 3, stride=(1, 2)),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    ],
+    ids=["grouped", "dilated", "oblong", "uneven stride", "same", "reflected"],
+)
+def test_other_convolutions_are_left_to_torch(layer: nn.Conv2d, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = products_used(monkeypatch)
+    given = images(2, 4, 6, 6)
+    wanted = layer(given)
+    multiply_small_maps(layer)
+    assert torch.equal(layer(given), wanted)
+    assert not used
+
+
+def test_names_and_parameters_stay_as_they_are() -> None:
+    model = get_model("resnet18", num_classes=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    place_model(model, CPU)
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
