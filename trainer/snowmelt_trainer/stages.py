@@ -5,9 +5,10 @@ Learning rates. The head's is `optimization.learningRate`, or else AUTOMATIC_RAT
 root for AdamW (Malladi et al. 2022, arXiv 2205.10287), linearly for SGD (Goyal et al. 2017, arXiv 1706.02677). Each
 group below the head gets that of the next group towards the output times layerDecay (Howard and Ruder 2018, arXiv
 1801.06146), which is LAYER_DECAY where the spec gives none; but where everything is trained, and BatchNorm's
-statistics move in the first layers, too, their weights move as fast as all others. Once a stage has trained the head, later ones start from WARM_HEAD_FACTOR of the rate, so that a good
-head is not undone (LP-FT, Kumar et al. 2022, arXiv 2202.10054); an automatic rate is lowered likewise in a first
-stage that trains the backbone, and less, to EVERYTHING_FACTOR, in a stage that trains everything.
+statistics move in the first layers, too, their weights move as fast as all others. Once a stage has trained the head,
+later ones start from WARM_HEAD_FACTOR of the rate, so that a good head is not undone (LP-FT, Kumar et al. 2022, arXiv
+2202.10054); an automatic rate is lowered likewise in a first stage that trains the backbone, and less, to
+EVERYTHING_FACTOR, in a stage that trains everything.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def recorded(seen: Observed, failure: Incident | None = None) -> tuple[Incident,
             incidents.append(failure)
         elif same[0].log is None and failure.log is not None:
             incidents[incidents.index(same[0])] = same[0].model_copy(update={"log": failure.log})
-    return tuple(incidents[-MAX_INCIDENTS:])
+    return tuple(sorted(incidents, key=lambda each: each.attempt)[-MAX_INCIDENTS:])  # the oldest attempts' go first
 
 
 def failure(seen: Observed, reason: str, message: str) -> Incident:

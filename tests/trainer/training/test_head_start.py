@@ -54,7 +54,7 @@ def test_the_solution_is_that_of_scikit_learn() -> None:
     for epoch in range(3):
         solver.solve(epoch)
         penalty = FIRST_PENALTY * WEAKENING**epoch
-        standardised = ((features - features.mean(0)) / features.std(0, correction=0)).numpy()
+        standardised = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
         theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-8, max_iter=1000).fit(standardised, labels)
         ours = head(features).softmax(1).detach().numpy()
         assert ours == pytest.approx(theirs.predict_proba(standardised), abs=2e-4)

@@ -35,7 +35,7 @@ def pods(rayjob: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_the_run_config_holds_every_default_that_was_applied() -> None:
     config = run_config(job().spec, IDENTITY, progress=None, volumes_root="/mnt/snowmelt")
     assert config == RunConfig.model_validate_json(config.model_dump_json(by_alias=True))
-    assert json.loads(config.model_dump_json(by_alias=True))["optimization"]["layerDecay"] == 0.8
+    assert json.loads(config.model_dump_json(by_alias=True))["optimization"]["headStart"] == "Auto"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ backward, which take a fraction of the time. docs/design/20261126-small-maps.md 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
-MOST_POSITIONS = {torch.bfloat16: 2048, torch.float32: 1024}
-"""Pixels of a batch's output, over all of its images, up to which products are used. Beyond it the patches, which are
-copies of the input, cost more than they save. It depends on shapes alone: a run that resumes computes alike."""
+MOST_PIXELS = {torch.bfloat16: (16, 49), torch.float32: (4, 4)}
+"""Pixels of an image's output up to which products are used, and of those up to which they are used for the weights'
+gradient alone. Beyond, the patches, which are copies of the input, cost more than they save. They do not depend on the
+batch: an image is computed alike whether it is trained on or its activations are kept."""
+IMAGES = 4
+"""Dimensions of a batch of images; three are one image, which torch's convolutions take as well."""
 
 
 def multiply_small_maps(model: nn.Module) -> None:
@@ -45,48 +50,102 @@ def _is_plain(module: nn.Conv2d) -> bool:
 def _forward(module: nn.Conv2d, images: Tensor) -> Tensor:
     """What `nn.Conv2d.forward` computes."""
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
-    kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
-    if images.dim() != 4 or not _pays(images, kind, kernel, stride, padding):
+    window = _Window(module.kernel_size[0], module.stride[0], int(module.padding[0]))
+    everywhere, for_weights = MOST_PIXELS.get(kind, (0, 0))
+    if images.dim() != IMAGES or not len(images) or not 0 < window.pixels(images) <= for_weights:
         return functional.conv2d(images, module.weight, module.bias, module.stride, module.padding)
-    result: Tensor = _Products.apply(images.to(kind), module.weight.to(kind), stride, padding)
+    way = _Products if window.pixels(images) <= everywhere else _ProductForWeights
+    result: Tensor = way.apply(images.to(kind), module.weight.to(kind), window)
     return result if module.bias is None else result + module.bias.to(kind).view(-1, 1, 1)
 
 
-def _pays(images: Tensor, kind: torch.dtype, kernel: int, stride: int, padding: int) -> bool:
-    height, width = (_outputs(size, kernel, stride, padding) for size in images.shape[2:])
-    return 0 < len(images) * height * width <= MOST_POSITIONS.get(kind, 0)
+@dataclass(frozen=True)
+class _Window:
+    """What a convolution looks through, as wide as high."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+    def outputs(self, size: int) -> int:
+        """Rows of the result, for so many rows; columns alike."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def pixels(self, images: Tensor) -> int:
+        """Of one image's result."""
+        return self.outputs(images.shape[2]) * self.outputs(images.shape[3])
+
+    def patches(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) as (N H' W', k k C): what each pixel of the result is made of."""
+        last, border = images.permute(0, 2, 3, 1), self.padding
+        padded = functional.pad(last, (0, 0, border, border, border, border)) if border else last
+        seen = padded.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)  # (N, H', W', C, k, k)
+        return seen.permute(0, 1, 2, 4, 5, 3).reshape(-1, self.kernel**2 * images.shape[1])
+
+    def put_together(self, patches: Tensor, shape: torch.Size) -> Tensor:
+        """The other way, to (N, C, H, W) of that shape: each pixel gets the sum over the patches that it was part of,
+        taken in float32."""
+        count, channels, height, width = shape
+        rows, columns = self.outputs(height), self.outputs(width)
+        parts = patches.view(count, rows, columns, self.kernel, self.kernel, channels)
+        border = self.padding
+        total = patches.new_zeros((count, height + 2 * border, width + 2 * border, channels), dtype=torch.float32)
+        for y in range(self.kernel):
+            for x in range(self.kernel):
+                total[:, self._at(y, rows), self._at(x, columns)] += parts[:, :, :, y, x]
+        inside = total[:, border : border + height, border : border + width]
+        return inside.permute(0, 3, 1, 2).to(patches.dtype)
+
+    def _at(self, offset: int, count: int) -> slice:
+        return slice(offset, offset + self.stride * (count - 1) + 1, self.stride)
 
 
-def _outputs(size: int, kernel: int, stride: int, padding: int) -> int:
-    return (size + 2 * padding - kernel) // stride + 1
+class _ProductForWeights(torch.autograd.Function):
+    """(N, C, H, W) by (O, C, k, k) to (N, O, H', W'): torch's, but for the weights' gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.window = window
+        return functional.conv2d(images, weight, None, window.stride, window.padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        images, weight = ctx.saved_tensors
+        window: _Window = ctx.window
+        for_images: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            for_images = conv2d_input(images.shape, weight, gradient, window.stride, window.padding)  # type: ignore[no-untyped-call]
+        return for_images, _for_weight(ctx, images, weight, gradient), None
 
 
 class _Products(torch.autograd.Function):
-    """(N, C, H, W) by (O, C, k, k) to (N, O, H', W'), all in channels_last, where patches and weights are rows without
-    a copy."""
+    """The same, in channels_last, where weights are rows without a copy."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> Tensor:
         ctx.save_for_backward(images, weight)
-        ctx.stride, ctx.padding = stride, padding
-        kernel = weight.shape[-1]
-        height, width = (_outputs(size, kernel, stride, padding) for size in images.shape[2:])
-        product = _patches(images, kernel, stride, padding) @ _rows(weight).t()
+        ctx.window = window
+        height, width = (window.outputs(size) for size in images.shape[2:])
+        product = window.patches(images) @ _rows(weight).t()
         return product.view(len(images), height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         images, weight = ctx.saved_tensors
-        kernel = weight.shape[-1]
-        flat = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
-        for_images = for_weight = None
+        for_images = None
         if ctx.needs_input_grad[0]:
-            for_images = _put_together(flat @ _rows(weight), images, gradient, kernel, ctx.stride, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            summed = flat.t() @ _patches(images, kernel, ctx.stride, ctx.padding)
-            for_weight = summed.view(len(weight), kernel, kernel, -1).permute(0, 3, 1, 2)
-        return for_images, for_weight, None, None
+            for_images = ctx.window.put_together(_pixels(gradient) @ _rows(weight), images.shape)
+        return for_images, _for_weight(ctx, images, weight, gradient), None
+
+
+def _for_weight(ctx: Any, images: Tensor, weight: Tensor, gradient: Tensor) -> Tensor | None:
+    if not ctx.needs_input_grad[1]:
+        return None
+    summed: Tensor = _pixels(gradient).t() @ ctx.window.patches(images)
+    return summed.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def _rows(weight: Tensor) -> Tensor:
@@ -94,27 +153,6 @@ def _rows(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
-def _patches(images: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """(N, C, H, W) as (N H' W', k k C): what each output position sees."""
-    last = images.permute(0, 2, 3, 1)
-    padded = functional.pad(last, (0, 0, padding, padding, padding, padding)) if padding else last
-    seen = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (N, H', W', C, k, k)
-    return seen.permute(0, 1, 2, 4, 5, 3).reshape(-1, kernel * kernel * images.shape[1])
-
-
-def _put_together(
-    patches: Tensor, images: Tensor, outputs: Tensor, kernel: int, stride: int, padding: int
-) -> Tensor:
-    """The other way: each pixel gets the sum over the patches that it was part of."""
-    count, channels, height, width = images.shape
-    rows, columns = outputs.shape[2:]
-    patches = patches.view(count, rows, columns, kernel, kernel, channels)
-    if kernel == stride == 1 and not padding:
-        return patches.view(count, height, width, channels).permute(0, 3, 1, 2)
-    padded = patches.new_zeros((count, height + 2 * padding, width + 2 * padding, channels), dtype=torch.float32)
-    for y in range(kernel):
-        for x in range(kernel):
-            to_rows, to_columns = (slice(at, at + stride * (n - 1) + 1, stride) for at, n in ((y, rows), (x, columns)))
-            padded[:, to_rows, to_columns] += patches[:, :, :, y, x]
-    inside = padded[:, padding : padding + height, padding : padding + width]
-    return inside.permute(0, 3, 1, 2).to(images.dtype)
+def _pixels(maps: Tensor) -> Tensor:
+    """(N, O, H', W') as (N H' W', O)."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])

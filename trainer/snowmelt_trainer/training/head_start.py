@@ -129,7 +129,11 @@ class HeadSolver:
         start = self._start(found)
         weights = start.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
-            [weights], max_iter=MOST_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+            [weights],
+            max_iter=MOST_ITERATIONS,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-11,
+            line_search_fn="strong_wolfe",
         )
 
         def closure() -> Tensor:
