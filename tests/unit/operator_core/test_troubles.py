@@ -182,6 +182,19 @@ def test_the_end_of_the_log_is_kept_with_what_it_is_about() -> None:
     assert (incident.reason, incident.pod, incident.log) == (Reason.CONTAINER_OOM_KILLED, "shoes-a1-head", "Killed")
 
 
+def test_incidents_of_older_attempts_make_room_for_those_of_newer_ones_wherever_they_stand() -> None:
+    older = (Reason.VOLUME_ERROR, Reason.UNSCHEDULABLE, Reason.NODE_LOST, Reason.POD_REFUSED)
+    told = [(3, Reason.IMAGE_PULL_ERROR), *((1, reason) for reason in older)]
+    entries = [{"attempt": n, "reason": reason, "message": "was", "time": NOW.isoformat()} for n, reason in told]
+    status = {"attempts": attempts(3, active_for=300), "incidents": entries}
+    failing = trouble(Reason.CONTAINER_START_ERROR)
+    world = seen(under_way(status=status), run(RunPhase.STARTING, attempt=3), troubles=(failing,))
+    decided = decide(world).status
+    assert decided is not None
+    found = [(each.attempt, each.reason) for each in decided.incidents]
+    assert found == [*((1, reason) for reason in older[1:]), *told[:1], (3, failing.reason)]
+
+
 def test_a_failed_attempt_is_recorded_with_the_end_of_the_submitters_log() -> None:
     words = LastWords("shoes-a1-x", "ModuleNotFoundError: No module named 'snowmelt_trainer'")
     world = seen(under_way(active_for=300), run(RunPhase.FAILED, message="exit code 1"), last_words=words)
