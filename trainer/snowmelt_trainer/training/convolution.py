@@ -67,6 +67,11 @@ class _Window:
     stride: int
     padding: int
 
+    @property
+    def is_one_pixel(self) -> bool:
+        """Whether each pixel of the result is made of the one at its place."""
+        return (self.kernel, self.stride, self.padding) == (1, 1, 0)
+
     def outputs(self, size: int) -> int:
         """Rows of the result, for so many rows; columns alike."""
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
@@ -77,6 +82,8 @@ class _Window:
 
     def patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) as (N H' W', k k C): what each pixel of the result is made of."""
+        if self.is_one_pixel:
+            return _pixels(images)
         last, border = images.permute(0, 2, 3, 1), self.padding
         padded = functional.pad(last, (0, 0, border, border, border, border)) if border else last
         seen = padded.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)  # (N, H', W', C, k, k)
@@ -86,6 +93,8 @@ class _Window:
         """The other way, to (N, C, H, W) of that shape: each pixel gets the sum over the patches that it was part of,
         taken in float32."""
         count, channels, height, width = shape
+        if self.is_one_pixel:
+            return patches.view(count, height, width, channels).permute(0, 3, 1, 2)
         rows, columns = self.outputs(height), self.outputs(width)
         parts = patches.view(count, rows, columns, self.kernel, self.kernel, channels)
         border = self.padding
