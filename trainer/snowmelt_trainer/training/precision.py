@@ -19,10 +19,10 @@ IMAGES = 4
 def choose_precision(wanted: Precision, world: World, model: nn.Module) -> Precision:
     """What `Auto` means here: BFloat16 where every worker's hardware computes it natively, else Float32.
 
-    Natively: CUDA devices of compute capability 8.0 and above, and CPUs with AMX tiles or AVX512-BF16. With the latter
-    a network that has grouped convolutions (depthwise ones, too) keeps Float32: their gradients have no fast kernel.
-    Measured on one core at 64 px, a step in BFloat16 was 1.4 to 2.1 times as fast for ResNets, ViT and ConvNeXt, and
-    took 1.2 times as long for MobileNetV3 and EfficientNet.
+    Natively: CUDA devices of compute capability 8.0 and above, and CPUs with AMX tiles or AVX512-BF16. On these a
+    network that has grouped convolutions (depthwise ones, too) keeps Float32: their gradients have no fast kernel.
+    Measured on one core with AVX512-BF16 at 64 px, a step in BFloat16 was 1.4 to 2.1 times as fast for ResNets, ViT and
+    ConvNeXt, and took 1.2 times as long for MobileNetV3 and EfficientNet; on two with AMX, 2.3 times for MobileNetV3.
     """
     if wanted is not Precision.AUTO:
         return wanted
@@ -35,7 +35,7 @@ def _is_native(device: torch.device, model: nn.Module) -> bool:
     if device.type != "cpu":
         return False
     grouped = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
-    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not grouped)
+    return not grouped and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
