@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import get_model
 
 from bench.stage.plain import PlainLoop
 from bench.stage.work import CASES, SHORT, Case, Work, config_of
@@ -43,15 +42,15 @@ def epoch_of(
     work: Work, case: Case, precision: Precision, folder: Path, world: World | None = None
 ) -> tuple[Callable[[], None], StageTraining]:
     """What trains one whole epoch of the case, as one of the workers of `world`, and the stage that it runs in (of the
-    plain loop, a stage that gave it its data)."""
+    plain loop, a stage that gave it its network and data)."""
     config = config_of(work, case, precision, folder)
     data = open_data(config.data, seed=0, volumes_root="")
-    _, rig = set_up(config, data, world or World(device=torch.device(work.device)), lambda _: None)
+    backbone, rig = set_up(config, data, world or World(device=torch.device(work.device)), lambda _: None)
     stage = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
     if case.unfreeze is not None:
         return stage.epoch, stage
     loop = PlainLoop(
-        bare_network(work, rig.classes),
+        with_torchs_convolutions(backbone.model),
         rig.train.dataset,
         rig.validation.dataset,
         batch=work.batch_size,
@@ -66,10 +65,11 @@ def epoch_of(
     return epoch, stage
 
 
-def bare_network(work: Work, classes: int) -> nn.Module:
-    """As torchvision makes it, for the plain loop: its convolutions are torch's, in channels_last."""
-    model: nn.Module = get_model(work.architecture, num_classes=classes)
-    return model.to(device=work.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def with_torchs_convolutions(model: nn.Module) -> nn.Module:
+    """The network as torchvision makes it: without what `multiply_small_maps` gave its modules."""
+    for module in model.modules():
+        vars(module).pop("forward", None)
+    return model
 
 
 def time_epochs(

@@ -93,12 +93,13 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
     before: frozenset[int] = frozenset()
     for number, draft in enumerate(drafts, start=1):
         trained = sorted(draft.trained)
-        decay = _layer_decay(optimization, groups, everything=len(trained) == len(groups))
+        everything = len(trained) == len(groups)
+        decay = _layer_decay(optimization, groups, everything=everything)
         head_rate = draft.learning_rate or _head_rate(
             optimization,
             first=number == 1,
             head_alone=len(trained) == 1,
-            everything=len(trained) == len(groups),
+            everything=everything,
         )
         stages.append(
             Stage(
@@ -152,10 +153,10 @@ def _gradual(num_groups: int, unfreezing: Unfreezing) -> list[_Draft]:
 
 
 def _most_stages(unfreezing: Unfreezing) -> int:
-    may_end_early = unfreezing.target is not None
-    return unfreezing.max_stages or (
-        STAGES if may_end_early or unfreezing.order is Order.INPUT_FIRST else STAGES_TO_EVERYTHING
-    )
+    if unfreezing.max_stages is not None:
+        return unfreezing.max_stages
+    some_in_between = unfreezing.target is not None or unfreezing.order is Order.INPUT_FIRST
+    return STAGES if some_in_between else STAGES_TO_EVERYTHING
 
 
 def _custom(number: int, stage: CustomStage, groups: Sequence[GroupInfo]) -> _Draft:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from ray import train
 from ray.train.torch import get_device
-from torch import nn
 
 from snowmelt_trainer.backbones import BuiltBackbone, build_backbone, model_config
 from snowmelt_trainer.contract.data import Augmentation
@@ -208,7 +207,7 @@ def _require_enough_images(rig: Rig) -> None:
     """Each worker needs an image in every step, and two where BatchNorm adapts its statistics to them."""
     workers = rig.config.workers.most
     fewest = min(rig.images_in(step) for step in range(rig.train.steps)) // workers
-    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in rig.model.modules())
+    has_batch_norm = any(group.batch_norm for group in rig.groups)
     needed = 2 if has_batch_norm and any(rig.adapts_statistics(stage) for stage in rig.plan) else 1
     if fewest < needed:
         raise RunError(

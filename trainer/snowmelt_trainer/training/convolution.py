@@ -24,7 +24,7 @@ MOST_PIXELS = {torch.bfloat16: (16, 49), torch.float32: (4, 4)}
 gradient alone. Beyond, the patches, which are copies of the input, cost more than they save. They do not depend on the
 batch: an image is computed alike whether it is trained on or its activations are kept."""
 IMAGES = 4
-"""Dimensions of a batch of images; three are one image, which torch's convolutions take as well."""
+"""Dimensions of a batch of images, or of feature maps."""
 
 
 def multiply_small_maps(model: nn.Module) -> None:
@@ -32,7 +32,8 @@ def multiply_small_maps(model: nn.Module) -> None:
     Parameters and their names stay as they are."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _is_plain(module):
-            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+            window = _Window(module.kernel_size[0], module.stride[0], int(module.padding[0]))
+            module.forward = partial(_forward, module, window)  # type: ignore[method-assign]
 
 
 def _is_plain(module: nn.Conv2d) -> bool:
@@ -47,14 +48,14 @@ def _is_plain(module: nn.Conv2d) -> bool:
     )
 
 
-def _forward(module: nn.Conv2d, images: Tensor) -> Tensor:
+def _forward(module: nn.Conv2d, window: _Window, images: Tensor) -> Tensor:
     """What `nn.Conv2d.forward` computes."""
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
-    window = _Window(module.kernel_size[0], module.stride[0], int(module.padding[0]))
     everywhere, for_weights = MOST_PIXELS.get(kind, (0, 0))
-    if images.dim() != IMAGES or not len(images) or not 0 < window.pixels(images) <= for_weights:
+    pixels = window.pixels(images) if images.dim() == IMAGES and len(images) else 0
+    if not 0 < pixels <= for_weights:
         return functional.conv2d(images, module.weight, module.bias, module.stride, module.padding)
-    way = _Products if window.pixels(images) <= everywhere else _ProductForWeights
+    way = _Products if pixels <= everywhere else _ProductForWeights
     result: Tensor = way.apply(images.to(kind), module.weight.to(kind), window)
     return result if module.bias is None else result + module.bias.to(kind).view(-1, 1, 1)
 

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
-from snowmelt_trainer.training.convolution import multiply_small_maps
+from snowmelt_trainer.training.convolution import IMAGES, multiply_small_maps
 from snowmelt_trainer.training.distributed import World
-
-IMAGES = 4
-"""Dimensions of a batch of images, or of feature maps."""
 
 
 def choose_precision(wanted: Precision, world: World, model: nn.Module) -> Precision:
