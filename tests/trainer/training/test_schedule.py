@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
 from snowmelt_trainer.stages import Stage
@@ -65,6 +66,22 @@ def test_groups_keep_their_proportions_under_a_schedule() -> None:
         optimizer = build_optimizer(name, [dict(group) for group in groups], torch.device("cpu"))
         set_rate(optimizer, 0.5)
         assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.03]
+
+
+def test_adamw_is_torchs_and_copies_no_convolutions_weights() -> None:
+    weights = torch.rand(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (nn.Parameter(weights.to(memory_format=torch.channels_last, copy=True)) for _ in range(2))
+    optimizer = build_optimizer(OptimizerName.ADAMW, [{"params": [ours], "lr": 0.1}], torch.device("cpu"))
+    reference = torch.optim.AdamW([theirs], lr=0.1)
+    for _ in range(3):
+        theirs.grad = theirs.detach().square().contiguous(memory_format=torch.channels_last)
+        ours.grad = theirs.grad.clone()
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            optimizer.step()
+        reference.step()
+        assert "aten::clone" not in {event.key for event in profiled.key_averages()}
+    torch.testing.assert_close(ours, theirs)
+    assert optimizer.state[ours]["exp_avg"].shape == weights.shape
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=5), st.lists(st.integers(0, 5), min_size=2, max_size=5))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
 
@@ -18,6 +18,8 @@ FIRST, LAST = 1 / 25, 1e-4
 """OneCycle begins and ends at these shares of the peak; Cosine ends at the last (torch.optim.lr_scheduler.OneCycleLR's
 order of magnitude)."""
 PEAK = "peak_lr"
+OF_CONVOLUTIONS = 4
+"""Dimensions of their weights."""
 MAX_GRADIENT_NORM = 5.0
 """Gradients are scaled down to this global norm: far above that of ordinary steps, it only tames a freak batch."""
 
@@ -62,7 +64,19 @@ def build_optimizer(
     fused = device.type in {"cuda", "cpu"}
     if name is OptimizerName.SGD:
         return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, fused=fused)
-    return torch.optim.AdamW(groups, fused=fused)
+    return (_AdamWAsItLies if device.type == "cpu" else torch.optim.AdamW)(groups, fused=fused)
+
+
+class _AdamWAsItLies(torch.optim.AdamW):
+    """The same arithmetic. torch's kernel for processors copies whatever is not contiguous, before and afterwards,
+    which takes as long as its work; so the weights of convolutions, which lie in channels_last, are handed to it in the
+    order in which they lie."""
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        has_complex: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        for tensors in lists:
+            tensors[:] = [one.permute(0, 2, 3, 1) if one.dim() == OF_CONVOLUTIONS else one for one in tensors]
+        return has_complex
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
