@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -15,6 +16,7 @@ from sklearn.datasets import load_digits
 from hack.data.folders import write_folders
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.training import beside
+from tests.trainer.training.pretrained_runs import run, weights
 
 Configure = Callable[..., RunConfig]
 PER_CLASS = {"train": 24, "test": 6}
@@ -68,6 +70,41 @@ def configure(digits: Path, tmp_path: Path) -> Configure:
         for section, fields in sections.items():
             document[section] = document.get(section, {}) | fields
         return RunConfig.model_validate(document)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def faint(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same digits on light grey, at a third of their contrast."""
+    root = tmp_path_factory.mktemp("faint")
+    for split in ("train", "test"):
+        pictures = (
+            (file.parent.name, file.stem, Image.fromarray((150 + np.asarray(Image.open(file)) / 3).astype("uint8")))
+            for file in sorted((digits / split).glob("*/*.png"))
+        )
+        write_folders(root / split, pictures)
+    return root
+
+
+@pytest.fixture
+def pretrained(configure: Configure, tmp_path: Path) -> Callable[..., RunConfig]:
+    """As `configure`, from weights that were pretrained on the digits as they are."""
+    everything = {"strategy": "Full", "stage": {"maxEpochs": 4, "patience": 4}}
+    config = configure(uid="pretraining", output=tmp_path / "pretraining", unfreezing=everything)
+    file = tmp_path / "pretrained.safetensors"
+    file.write_bytes(weights(config, run(config)))
+    backbone = {"architecture": "shufflenet_v2_x0_5", "weights": None, "weightsFrom": {"uri": file.as_uri()}}
+
+    def build(images: Path | None = None, *, output: Path, norms: str = "Auto", **sections: object) -> RunConfig:
+        data = {} if images is None else {name: {"uri": f"file://{images}/{name}"} for name in ("train", "test")}
+        return configure(
+            output=output,
+            backbone=backbone,
+            data=data,
+            optimization={"headStart": "Auto", "batchSize": None, "normStatistics": norms},
+            **{"unfreezing": {"strategy": "HeadOnly", "stage": {"maxEpochs": 2}}} | sections,
+        )
 
     return build
 

@@ -2,94 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from PIL import Image
 from safetensors.torch import load
 
-from hack.data.folders import write_folders
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, Progress
-from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.driver.worker import fine_tune
-from snowmelt_trainer.training import statistics
-from snowmelt_trainer.training.checkpoint import CheckpointStore
-from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training import features, statistics
+from tests.trainer.training.pretrained_runs import PowerCutError, prefer_anew, run, weights
 from tests.trainer.training.test_cached_workers import train
 
 Configure = Callable[..., RunConfig]
-HEAD = {"strategy": "HeadOnly", "stage": {"maxEpochs": 2}}
-SOLVED = {"headStart": "Auto", "batchSize": None}
-
-
-class PowerCutError(Exception):
-    """Ends a run in its course."""
-
-
-def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return fine_tune(config, data, World(), send)
-
-
-def weights(config: RunConfig, trained: Trained) -> bytes:
-    found = CheckpointStore(Layout.of(config).checkpoints).read_model(trained.checkpoint)
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module")
-def faint(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same digits on light grey, at a third of their contrast."""
-    root = tmp_path_factory.mktemp("faint")
-    for split in ("train", "test"):
-        pictures = (
-            (file.parent.name, file.stem, Image.fromarray((150 + np.asarray(Image.open(file)) / 3).astype("uint8")))
-            for file in sorted((digits / split).glob("*/*.png"))
-        )
-        write_folders(root / split, pictures)
-    return root
-
-
-@pytest.fixture
-def pretrained(configure: Configure, tmp_path: Path) -> Callable[..., RunConfig]:
-    """As `configure`, from weights that were pretrained on the digits as they are."""
-    everything = {"strategy": "Full", "stage": {"maxEpochs": 4, "patience": 4}}
-    config = configure(uid="pretraining", output=tmp_path / "pretraining", unfreezing=everything)
-    file = tmp_path / "pretrained.safetensors"
-    file.write_bytes(weights(config, run(config)))
-    backbone = {"architecture": "shufflenet_v2_x0_5", "weights": None, "weightsFrom": {"uri": file.as_uri()}}
-
-    def build(images: Path | None = None, *, output: Path, norms: str = "Auto", **sections: object) -> RunConfig:
-        data = {} if images is None else {name: {"uri": f"file://{images}/{name}"} for name in ("train", "test")}
-        return configure(
-            output=output,
-            backbone=backbone,
-            data=data,
-            optimization=SOLVED | {"normStatistics": norms},
-            **{"unfreezing": HEAD} | sections,
-        )
-
-    return build
 
 
 @pytest.fixture
 def helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head is the better for it."""
     prefer_anew(monkeypatch.setattr)
-
-
-def prefer_anew(put: Callable[[object, str, object], None] = setattr) -> None:
-    losses = itertools.cycle([0.5, 0.4])
-    put(statistics, "_loss_of_a_head", lambda *_: next(losses))
 
 
 def train_anew(rank: int, size: int, config_json: str, folder: str) -> None:
@@ -123,7 +58,7 @@ def test_what_is_counted_anew_is_the_mean_and_variance_of_the_images(
     pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one batch, as torch itself has them."""
-    monkeypatch.setattr(statistics, "BATCH", 1000)
+    monkeypatch.setattr(features, "BATCH", 1000)
     config = pretrained(faint, output=tmp_path / "anew")
     inputs: list[torch.Tensor] = []
     count = statistics._count

@@ -1,17 +1,20 @@
-"""BatchNorm's statistics, counted anew where the images lie far from those that the network was pretrained on.
+"""BatchNorm's statistics, counted anew: where the images lie far from those that the network was pretrained on, and
+before a stage that normalises by its batches.
 
 A network that was pretrained on other contrasts, colours or noise normalises by means and variances that do not hold
 any more, in layers that stay frozen for most of a run. Counting them anew takes a pass over some images and no label
 (adaptive batch normalisation, Li et al. 2016, arXiv 1603.04779). It does not help always, and no distance says when: so
 a head is solved both ways on a few hundred images, and the validation images decide.
 docs/design/20261126-statistics-anew.md has what was measured.
+
+A head fits features that were normalised by what was counted before. A stage that normalises by its batches would begin
+with a network that its head does not fit, and pay for that with its first epochs: so it begins with the statistics that
+it will have, and with a head that was solved for them. docs/design/20261127-before-everything.md.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,13 +23,16 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snowmelt_trainer.backbones import Cut, split_at
 from snowmelt_trainer.contract.optimization import NormStatistics
-from snowmelt_trainer.data.loading import Batch, ImageDataset
+from snowmelt_trainer.contract.unfreezing import Metric
+from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head
-from snowmelt_trainer.training.precision import autocast, place
+from snowmelt_trainer.training.metrics import improves
+from snowmelt_trainer.training.precision import autocast
 from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.state import Epoch, RunState
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,6 @@ FAR = 0.5
 one kind it was 0.1 to 0.2; ones with another contrast, or as negatives, lay 0.6 to 1.5 apart."""
 IMAGES = 512
 """Most training images that are counted, and most of training and of validation that the heads are compared on."""
-BATCH = 64
 STRENGTHS = 4
 """Of the heads' penalty, of which the best counts."""
 
@@ -58,19 +63,81 @@ def adapt_statistics(rig: Rig) -> None:
         _put(rig.model, load_tensors(found))
 
 
+def renew(rig: Rig, state: RunState) -> RunState:
+    """Before a stage that normalises by its batches, where the one before did not: the statistics are counted anew, and
+    a head that a solver has found is found again, at the strengths that led to the best one. All workers have the same
+    ones, and an attempt that resumes here as the one before. Gives the state with the seconds that it took.
+
+    Raises:
+        RunError: as `ImageDataset` does.
+    """
+    if not _begins_to_adapt(rig, state):
+        return state
+    started = rig.clock()
+    before = {name: tensor.clone() for name, tensor in _statistics(rig.model).items()}
+    rig.model.eval()
+    if rig.world.leads:
+        _count(rig, _some_of(rig, rig.train))
+    found = load_tensors(rig.world.from_leader(_packed(rig.model) if rig.world.leads else b""))
+    _put(rig.model, found)
+    if any(not torch.equal(tensor, before[name]) for name, tensor in _statistics(rig.model).items()):
+        _solve_again(rig, state)
+    spent = rig.clock() - started
+    log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
+    return state.model_copy(update={"stage_seconds": state.stage_seconds + spent})
+
+
+def _begins_to_adapt(rig: Rig, state: RunState) -> bool:
+    if state.stage == 0 or state.epoch or state.step or not _statistics(rig.model):
+        return False
+    before, stage = rig.plan[state.stage - 1 : state.stage + 1]
+    return rig.adapts_statistics(stage) and not rig.adapts_statistics(before)
+
+
+def _solve_again(rig: Rig, state: RunState) -> None:
+    """The head that a solver has found, on each worker's share of the images; nothing where none has."""
+    cut, strengths = before_head(rig), _strengths(state, rig.metric)
+    head = linear_head(cut)
+    if head is None or not strengths:
+        return
+    _forget(head)  # for these features it may be so wrong that the solver would not come back
+    share = SomeImages(rig, rig.train, tuple(range(rig.world.rank, rig.samples, rig.world.size)))
+    solver = HeadSolver(
+        head,
+        UnkeptFeatures(share, cut),
+        rig.world,
+        samples=rig.samples,
+        label_smoothing=rig.config.optimization.regularization.label_smoothing,
+        tick=(lambda: rig.reporter.tick(state)) if rig.world.leads else (lambda: None),
+    )
+    for strength in range(strengths):
+        solver.solve(strength)
+
+
+def _strengths(state: RunState, metric: Metric) -> int:
+    """How many of the penalty's strengths a solver went through to its best head; 0 where there was no solver."""
+    solved = {row.index for row in state.rows if row.solved}
+    best: Epoch | None = None
+    for epoch in state.history:
+        value = epoch.validation[metric]
+        if epoch.stage in solved and improves(metric, value, best.validation[metric] if best else None):
+            best = epoch
+    return best.epoch if best else 0
+
+
 def _concerned(rig: Rig) -> bool:
     """Whether a stage relies on what pretraining counted, and heads can be compared."""
     if rig.config.optimization.norm_statistics is NormStatistics.PRETRAINED or rig.config.backbone.from_scratch:
         return False
     frozen_first = len(rig.plan[0].trainable) < len(rig.groups)
-    return frozen_first and bool(_statistics(rig.model)) and linear_head(_before_head(rig)) is not None
+    return frozen_first and bool(_statistics(rig.model)) and linear_head(before_head(rig)) is not None
 
 
 def _counted_anew(rig: Rig) -> bytes:
     """The new statistics, as safetensors; empty where those of pretraining stay."""
-    training, validation = _some(rig, rig.train.dataset), _some(rig, rig.validation.dataset)
+    training, validation = _some_of(rig, rig.train), _some_of(rig, rig.validation)
     rig.model.eval()
-    distance = _distance(rig, next(_batches(rig, training)))
+    distance = _distance(rig, next(training.batches()))
     if distance < FAR:
         return b""
     kept = {name: tensor.clone() for name, tensor in _statistics(rig.model).items()}
@@ -85,34 +152,15 @@ def _counted_anew(rig: Rig) -> bytes:
         return b""
     rig.reporter.warn(
         f"the images lie {distance:.1f} standard deviations from those of pretraining: BatchNorm's statistics were "
-        f"counted anew on {training.count} of them (optimization.normStatistics: Pretrained keeps the old ones)"
+        f"counted anew on {len(training.ids)} of them (optimization.normStatistics: Pretrained keeps the old ones)"
     )
-    return save_tensors({name: tensor.cpu().contiguous() for name, tensor in _statistics(rig.model).items()})
+    return _packed(rig.model)
 
 
-@dataclass(frozen=True)
-class _Some:
-    """Some of a data set's images."""
-
-    dataset: ImageDataset
-    ids: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        return len(self.ids)
-
-
-def _some(rig: Rig, dataset: ImageDataset) -> _Some:
+def _some_of(rig: Rig, loader: TrainingLoader | EvaluationLoader) -> SomeImages:
     """The same in each attempt."""
-    order = np.random.default_rng(rig.config.optimization.seed).permutation(len(dataset))
-    return _Some(dataset, tuple(order[:IMAGES].tolist()))
-
-
-def _batches(rig: Rig, some: _Some) -> Iterator[Batch]:
-    """The images as they are, without augmentation, on the device."""
-    for start in range(0, some.count, BATCH):
-        pixels, labels, ids = some.dataset.collate([some.dataset[i] for i in some.ids[start : start + BATCH]])  # type: ignore[misc]
-        yield place(pixels, rig.world.device, rig.preprocessing), labels.to(rig.world.device), ids
+    order = np.random.default_rng(rig.config.optimization.seed).permutation(len(loader.dataset))
+    return SomeImages(rig, loader, tuple(order[:IMAGES].tolist()))
 
 
 @torch.no_grad()
@@ -137,7 +185,7 @@ def _distance(rig: Rig, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def _count(rig: Rig, training: _Some) -> None:
+def _count(rig: Rig, training: SomeImages) -> None:
     """Each BatchNorm's mean and variance become the average over the batches, from nothing. What
     `torch.optim.swa_utils.update_bn` does, but that it would turn on dropout and stochastic depth as well."""
     norms = [one for one in rig.model.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
@@ -147,7 +195,7 @@ def _count(rig: Rig, training: _Some) -> None:
         norm.momentum = None  # the plain average
         norm.train()
     with autocast(rig.precision, rig.world.device):
-        for images, _, _ in _batches(rig, training):
+        for images, _, _ in training.batches():
             if len(images) > 1:
                 rig.model(images)
     for norm, memory in zip(norms, memories, strict=True):
@@ -155,13 +203,12 @@ def _count(rig: Rig, training: _Some) -> None:
         norm.eval()
 
 
-def _loss_of_a_head(rig: Rig, training: _Some, validation: _Some) -> float:
+def _loss_of_a_head(rig: Rig, training: SomeImages, validation: SomeImages) -> float:
     """The validation loss of the best of some heads that are solved on the network's features as it is now."""
-    cut = _before_head(rig)
-    seen, unseen = _features(rig, cut, training), _features(rig, cut, validation)
+    cut = before_head(rig)
+    seen, unseen = UnkeptFeatures(training, cut).kept(), UnkeptFeatures(validation, cut).kept()
     head = nn.Linear(seen.features.shape[1], rig.classes).to(rig.world.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    _forget(head)
     smoothing = rig.config.optimization.regularization.label_smoothing
     alone = World(device=rig.world.device)
     solver = HeadSolver(head, seen, alone, samples=len(seen.labels), label_smoothing=smoothing, tick=lambda: None)
@@ -174,27 +221,10 @@ def _loss_of_a_head(rig: Rig, training: _Some, validation: _Some) -> float:
     return min(map(loss_at, range(STRENGTHS)))
 
 
-@dataclass(frozen=True)
-class _Features:
-    """What the head would get: features (n, d) float32, labels (n,)."""
-
-    features: Tensor
-    labels: Tensor
-
-    def whole(self) -> Iterator[Batch]:
-        """What a solver reads."""
-        yield self.features, self.labels, torch.arange(len(self.labels))
-
-
 @torch.no_grad()
-def _features(rig: Rig, cut: Cut, some: _Some) -> _Features:
-    with autocast(rig.precision, rig.world.device):
-        rows = [(cut.features(images).float(), labels) for images, labels, _ in _batches(rig, some)]
-    return _Features(torch.cat([one for one, _ in rows]), torch.cat([one for _, one in rows]))
-
-
-def _before_head(rig: Rig) -> Cut:
-    return split_at(rig.model, rig.groups, len(rig.groups) - 1)
+def _forget(head: nn.Linear) -> None:
+    for parameter in head.parameters():
+        parameter.zero_()
 
 
 def _statistics(model: nn.Module) -> dict[str, Tensor]:
@@ -205,6 +235,11 @@ def _statistics(model: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, _BatchNorm)
         for kind, buffer in module.named_buffers(recurse=False)
     }
+
+
+def _packed(model: nn.Module) -> bytes:
+    """As safetensors."""
+    return save_tensors({name: tensor.cpu().contiguous() for name, tensor in _statistics(model).items()})
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from snowmelt_trainer.training.packing import unpack_model
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import Best, RunState, StageEnd, close_stage
-from snowmelt_trainer.training.statistics import adapt_statistics
+from snowmelt_trainer.training.statistics import adapt_statistics, renew
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def walk(rig: Rig) -> Walked:
     cache: ActivationCache | None = None
     target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
     while state.stage < len(rig.plan) and not target_met:
-        stage = rig.plan[state.stage]
+        stage, state = rig.plan[state.stage], renew(rig, state)
         if rig.world.size > 1:
             agreed_digests(rig.model, rig.world, f"before stage {state.stage + 1} ({stage.name})")
         if state.ended is None:

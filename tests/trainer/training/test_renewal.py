@@ -1,0 +1,162 @@
+"""Before everything is trained, BatchNorm's statistics are counted anew, and a solved head is solved for them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.contract.optimization import HeadStart
+from snowmelt_trainer.contract.progress import CachePlace, Progress
+from snowmelt_trainer.training import statistics, walk
+from snowmelt_trainer.training.head_start import HeadSolver
+from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.state import RunState
+from tests.trainer.training.pretrained_runs import PowerCutError, prefer_anew, run, weights
+from tests.trainer.training.test_cached_workers import train
+
+THEN_EVERYTHING: dict[str, Any] = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}}
+EVERYTHING = {"unfreeze": ["*"]}
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done from here on, in its order."""
+    seen: list[str] = []
+
+    def note(name: str, real: Callable[..., None]) -> None:
+        def noted(*arguments: Any) -> None:
+            seen.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(statistics, name, noted)
+
+    note("_count", statistics._count)
+    note("_solve_again", statistics._solve_again)
+    return seen
+
+
+def train_noted(rank: int, size: int, config_json: str, folder: str) -> None:
+    """As `train`, in a process of its own; the loss of each head that is solved lies in `folder`/losses-RANK."""
+    found: list[float] = []
+    solve = HeadSolver.solve
+
+    def noted(solver: HeadSolver, epoch: int) -> float:
+        found.append(solve(solver, epoch))
+        return found[-1]
+
+    HeadSolver.solve = noted  # type: ignore[method-assign]
+    train(rank, size, config_json, CachePlace.MEMORY, folder)
+    Path(folder, f"losses-{rank}").write_text(json.dumps(found))
+
+
+def test_everything_begins_with_a_head_that_fits_its_features(
+    pretrained: Callable[..., RunConfig],
+    faint: Path,
+    tmp_path: Path,
+    losses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The solver makes no step of an optimizer: the first loss is that of everything."""
+    run(pretrained(faint, output=tmp_path / "renewed", norms="Pretrained", unfreezing=THEN_EVERYTHING))
+    first = losses[0]
+    losses.clear()
+    monkeypatch.setattr(walk, "renew", lambda _, state: state)
+    run(pretrained(faint, output=tmp_path / "as-it-was", norms="Pretrained", unfreezing=THEN_EVERYTHING))
+    assert first < losses[0]
+    assert first < math.log(10)  # what a head that knows nothing has
+
+
+@pytest.mark.parametrize(
+    ("unfreezing", "done"),
+    [
+        ({"strategy": "HeadOnly"}, []),
+        ({"strategy": "Full"}, []),
+        ({"strategy": "Gradual", "maxStages": 3}, ["_count", "_solve_again"]),
+        (
+            {"strategy": "Custom", "stages": [{"unfreeze": ["head"]}, EVERYTHING, EVERYTHING]},
+            ["_count", "_solve_again"],
+        ),
+    ],
+)
+def test_only_the_first_stage_that_adapts_after_one_that_did_not_begins_anew(
+    pretrained: Callable[..., RunConfig], tmp_path: Path, counts: list[str], unfreezing: dict[str, Any], done: list[str]
+) -> None:
+    run(pretrained(output=tmp_path / "models", unfreezing={"stage": {"maxEpochs": 1}} | unfreezing))
+    assert counts == done
+
+
+def test_a_network_from_scratch_has_counted_nothing_else(
+    configure: Callable[..., RunConfig], counts: list[str]
+) -> None:
+    run(configure(optimization={"headStart": "Auto"}))
+    assert counts == []
+
+
+def test_a_head_of_ordinary_epochs_stays_as_it_is(
+    pretrained: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[torch.Tensor] = []
+    real = walk.renew
+
+    def noted(rig: Rig, state: RunState) -> RunState:
+        heads.append(rig.model.get_parameter("fc.weight").detach().clone())
+        renewed = real(rig, state)
+        heads.append(rig.model.get_parameter("fc.weight").detach().clone())
+        return renewed
+
+    monkeypatch.setattr(walk, "renew", noted)
+    config = pretrained(output=tmp_path / "models", unfreezing=THEN_EVERYTHING)
+    slow = config.optimization.model_copy(update={"head_start": HeadStart.EPOCHS})
+    run(config.model_copy(update={"optimization": slow}))
+    assert torch.equal(heads[2], heads[3])
+
+
+def test_what_was_counted_anew_before_the_head_needs_no_other_head(
+    pretrained: Callable[..., RunConfig],
+    faint: Path,
+    tmp_path: Path,
+    counts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prefer_anew(monkeypatch.setattr)
+    run(pretrained(faint, output=tmp_path / "models", unfreezing=THEN_EVERYTHING))
+    assert counts == ["_count", "_count"]
+
+
+def test_a_run_that_is_cut_off_as_everything_begins_ends_as_if_it_had_not_been(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path
+) -> None:
+    whole = pretrained(faint, output=tmp_path / "whole", norms="Pretrained", unfreezing=THEN_EVERYTHING)
+    broken = pretrained(faint, output=tmp_path / "broken", norms="Pretrained", unfreezing=THEN_EVERYTHING)
+
+    def cut(progress: Progress) -> None:
+        if progress.stage is not None and progress.stage.index == 2:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run(broken, cut)
+    assert weights(broken, run(broken)) == weights(whole, run(whole))
+
+
+def test_two_workers_find_the_heads_that_one_finds(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path
+) -> None:
+    """Each solves on its share of the images: one that were missed, or counted twice, would change the sum."""
+    losses = []
+    for size in (1, 2):
+        folder = tmp_path / f"{size}-workers"
+        folder.mkdir()
+        config = pretrained(faint, output=folder / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING)
+        mp.spawn(train_noted, (size, config.model_dump_json(by_alias=True), str(folder)), nprocs=size)
+        losses += [json.loads((folder / f"losses-{rank}").read_text()) for rank in range(size)]
+    one, two, other = losses
+    assert len(one) > THEN_EVERYTHING["stage"]["maxEpochs"]
+    assert two == other == pytest.approx(one, rel=1e-3)
