@@ -20,6 +20,7 @@ from snowmelt_trainer.driver.announcer import Announcer
 from snowmelt_trainer.driver.failures import explain, failed
 from snowmelt_trainer.driver.launch import connected, train
 from snowmelt_trainer.driver.layout import Layout
+from snowmelt_trainer.driver.logs import log_to_stderr
 from snowmelt_trainer.driver.outbox import ProgressOutbox, read_token
 from snowmelt_trainer.driver.publish import publish
 from snowmelt_trainer.driver.record import keep_record, published_record
@@ -40,8 +41,7 @@ class Stopped(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 when the run succeeded, 1 when it failed, 2 when it was started wrongly, 143 when it was stopped."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr()
     try:
         config = RunConfig.model_validate_json(_config_text(options.config))
         token = read_token(config.progress, os.environ) if config.progress else None

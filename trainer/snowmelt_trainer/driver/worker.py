@@ -23,6 +23,7 @@ from snowmelt_trainer.data.transforms import View, resolve
 from snowmelt_trainer.driver.failures import sendable_errors
 from snowmelt_trainer.driver.handover import Handover
 from snowmelt_trainer.driver.layout import Layout, fingerprint
+from snowmelt_trainer.driver.logs import log_to_stderr_of_worker
 from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.errors import RunError
@@ -52,7 +53,7 @@ def train_worker(payload: dict[str, Any]) -> str:
     Raises:
         RunError, UnforeseenError: and nothing else.
     """
-    _log_to_stderr()
+    log_to_stderr_of_worker()
     keep_freed_memory()
     with sendable_errors():
         config = RunConfig.model_validate_json(payload["config"])
@@ -65,17 +66,6 @@ def train_worker(payload: dict[str, Any]) -> str:
         trained = fine_tune(config, payload["data"], world, send, requests)
         send.settle()
         return trained.model_dump_json(by_alias=True)
-
-
-def _log_to_stderr() -> None:
-    """Ray Train has given the root logger handlers of its own by now, which drop what we say."""
-    ours = logging.getLogger("snowmelt_trainer")
-    if not ours.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
-        ours.propagate = False
 
 
 def fine_tune(

@@ -9,6 +9,7 @@ backward, which take a fraction of the time. docs/design/20261126-small-maps.md 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -115,19 +116,13 @@ class _ProductForWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> Tensor:
-        ctx.save_for_backward(images, weight)
-        ctx.window = window
+        _keep(ctx, images, weight, window)
         return functional.conv2d(images, weight, None, window.stride, window.padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        images, weight = ctx.saved_tensors
-        window: _Window = ctx.window
-        for_images: Tensor | None = None
-        if ctx.needs_input_grad[0]:
-            for_images = conv2d_input(images.shape, weight, gradient, window.stride, window.padding)  # type: ignore[no-untyped-call]
-        return for_images, _for_weight(ctx, images, weight, gradient), None
+        return _backward(ctx, gradient, _for_images_by_torch)
 
 
 class _Products(torch.autograd.Function):
@@ -135,8 +130,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> Tensor:
-        ctx.save_for_backward(images, weight)
-        ctx.window = window
+        _keep(ctx, images, weight, window)
         height, width = (window.outputs(size) for size in images.shape[2:])
         product = window.patches(images) @ _rows(weight).t()
         return product.view(len(images), height, width, -1).permute(0, 3, 1, 2)
@@ -144,17 +138,36 @@ class _Products(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        images, weight = ctx.saved_tensors
-        for_images = None
-        if ctx.needs_input_grad[0]:
-            for_images = ctx.window.put_together(_pixels(gradient) @ _rows(weight), images.shape)
-        return for_images, _for_weight(ctx, images, weight, gradient), None
+        return _backward(ctx, gradient, _for_images_by_product)
 
 
-def _for_weight(ctx: Any, images: Tensor, weight: Tensor, gradient: Tensor) -> Tensor | None:
-    if not ctx.needs_input_grad[1]:
-        return None
-    summed: Tensor = _pixels(gradient).t() @ ctx.window.patches(images)
+def _keep(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> None:
+    ctx.save_for_backward(images, weight)
+    ctx.window = window
+
+
+def _backward(
+    ctx: Any, gradient: Tensor, for_images: Callable[[torch.Size, Tensor, Tensor, _Window], Tensor]
+) -> tuple[Tensor | None, Tensor | None, None]:
+    images, weight = ctx.saved_tensors
+    towards_input, towards_weight, _ = ctx.needs_input_grad
+    return (
+        for_images(images.shape, weight, gradient, ctx.window) if towards_input else None,
+        _for_weight(images, weight, gradient, ctx.window) if towards_weight else None,
+        None,
+    )
+
+
+def _for_images_by_torch(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    return conv2d_input(shape, weight, gradient, window.stride, window.padding)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _for_images_by_product(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    return window.put_together(_pixels(gradient) @ _rows(weight), shape)
+
+
+def _for_weight(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    summed = _pixels(gradient).t() @ window.patches(images)
     return summed.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
 
 
