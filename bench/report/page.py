@@ -199,7 +199,7 @@ The cache of the frozen layers' activations, in Snowmelt's runs:
 
 
 def _start_up(parts: Mapping[str, float]) -> str:
-    lines = [f"- {seconds:.1f} s: {part}" for part, seconds in parts.items()]
+    lines = [f"- {seconds:.1f} s: {part.replace('ours:', '**ours**:')}" for part, seconds in parts.items()]
     return "\n".join(lines) if lines else "Not measured."
 
 

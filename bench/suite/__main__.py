@@ -70,7 +70,7 @@ def main() -> None:
         subject = wanted[0].subject
         task = task_of(TaskName(subject.task), subject.architecture, subject.image_size)
         for part, seconds in startup.measure(task, out).items():
-            print(f"  {seconds:6.1f} s  {part.replace('**', '')}", flush=True)
+            print(f"  {seconds:6.1f} s  {part}", flush=True)
     remaining = [] if options.report_only else left(wanted, runner.done())
     print(f"{len(wanted)} fits, {len(remaining)} of them left; results: {runner.file}", flush=True)
     while remaining:

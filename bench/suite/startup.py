@@ -70,11 +70,11 @@ def parts(
     moments = {
         "the command starts: Python, its imports": configured,
         "the trainer starts: torch and Ray are imported": said[0].time.timestamp(),
-        "**ours**: the data is read": moment_of("the data is read", logged),
+        "ours: the data is read": moment_of("the data is read", logged),
         "Ray starts": moment_of("Ray is reached", logged),
         "Ray Train starts its controller and a worker, which import torch": moment_of("worker 1 of 1", logged),
-        "**ours**: the network is built": next(one.time for one in said if one.stage is not None).timestamp(),
-        "**ours**: the first activations are kept, the first step is done": next(
+        "ours: the network is built": next(one.time for one in said if one.stage is not None).timestamp(),
+        "ours: the first activations are kept, the first step is done": next(
             one.time for one in said if one.progress.step
         ).timestamp(),
         "from there, one epoch, the evaluation and publishing": next(

@@ -98,6 +98,18 @@ class _Shared:
     deviation: Tensor
 
 
+def solver_of(rig: Rig, head: nn.Linear, rows: Rows, state: Callable[[], RunState]) -> HeadSolver:
+    """Over all workers' training images; status goes on showing the `state` meanwhile."""
+    return HeadSolver(
+        head,
+        rows,
+        rig.world,
+        samples=rig.samples,
+        label_smoothing=rig.config.optimization.regularization.label_smoothing,
+        tick=(lambda: rig.reporter.tick(state())) if rig.world.leads else (lambda: None),
+    )
+
+
 class HeadSolver:
     """Finds a linear head, one strength of the penalty an epoch. A function of the features, the head's present
     weights and the epoch, so a run that resumes finds the same."""

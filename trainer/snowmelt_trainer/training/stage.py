@@ -19,7 +19,7 @@ from snowmelt_trainer.training.activations import Account, ActivationCache, comb
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers, replicated
-from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable
+from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable, solver_of
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.optimizers import build_optimizer, is_high, limit_gradients, rate_factor, set_rate
@@ -93,17 +93,10 @@ class StageTraining:
             self.cache.tick = lambda: rig.reporter.tick(self.state)
 
     def _solver(self) -> HeadSolver | None:
-        head, rig = linear_head(self.cut), self.rig
+        head = linear_head(self.cut)
         if not self.state.solved or self.cache is None or head is None:
             return None
-        return HeadSolver(
-            head,
-            self.cache,
-            rig.world,
-            samples=rig.samples,
-            label_smoothing=rig.config.optimization.regularization.label_smoothing,
-            tick=(lambda: rig.reporter.tick(self.state)) if rig.world.leads else (lambda: None),
-        )
+        return solver_of(self.rig, head, self.cache, lambda: self.state)
 
     def _averaged(self) -> AveragedWeights:
         """A solved head is no walk about a minimum: there is nothing to average."""

@@ -28,7 +28,7 @@ from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
-from snowmelt_trainer.training.head_start import HeadSolver, linear_head
+from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solver_of
 from snowmelt_trainer.training.metrics import improves
 from snowmelt_trainer.training.precision import autocast
 from snowmelt_trainer.training.rig import Rig
@@ -74,13 +74,13 @@ def renew(rig: Rig, state: RunState) -> RunState:
     if not _begins_to_adapt(rig, state):
         return state
     started = rig.clock()
-    before = {name: tensor.clone() for name, tensor in _statistics(rig.model).items()}
+    before = _packed(rig.model)
     rig.model.eval()
     if rig.world.leads:
         _count(rig, _some_of(rig, rig.train))
-    found = load_tensors(rig.world.from_leader(_packed(rig.model) if rig.world.leads else b""))
-    _put(rig.model, found)
-    if any(not torch.equal(tensor, before[name]) for name, tensor in _statistics(rig.model).items()):
+    found = rig.world.from_leader(_packed(rig.model) if rig.world.leads else b"")
+    _put(rig.model, load_tensors(found))
+    if found != before:
         _solve_again(rig, state)
     spent = rig.clock() - started
     log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
@@ -102,14 +102,7 @@ def _solve_again(rig: Rig, state: RunState) -> None:
         return
     _forget(head)  # for these features it may be so wrong that the solver would not come back
     share = SomeImages(rig, rig.train, tuple(range(rig.world.rank, rig.samples, rig.world.size)))
-    solver = HeadSolver(
-        head,
-        UnkeptFeatures(share, cut),
-        rig.world,
-        samples=rig.samples,
-        label_smoothing=rig.config.optimization.regularization.label_smoothing,
-        tick=(lambda: rig.reporter.tick(state)) if rig.world.leads else (lambda: None),
-    )
+    solver = solver_of(rig, head, UnkeptFeatures(share, cut), lambda: state)
     for strength in range(strengths):
         solver.solve(strength)
 
