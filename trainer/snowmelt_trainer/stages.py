@@ -33,9 +33,10 @@ WARM_HEAD_FACTOR = 0.25
 EVERYTHING_FACTOR = 0.5
 """The same for an automatic rate in a stage that trains everything: there is no later one to move the first layers."""
 LAYER_DECAY = 0.8
-EPOCHS, EPOCHS_BETWEEN = 6, 2
-"""Most epochs of a stage where the spec gives no number; and of those between the first and the last of strategy
-Gradual, since what such a stage leaves undone, the last one does."""
+EPOCHS, EPOCHS_BETWEEN, EPOCHS_OF_EVERYTHING = 6, 2, 5
+"""Most epochs of a stage where the spec gives no number; of those between the first and the last of strategy Gradual,
+since what such a stage leaves undone, the last one does; and of everything after the head, where one more changed
+nothing that could be told from chance. docs/design/20261127-before-everything.md has what was measured."""
 STAGES, STAGES_TO_EVERYTHING = 3, 2
 """Most stages of strategy Gradual where the spec gives no number; and where nothing ends the run before everything is
 trained, so that a stage in between would only delay it. docs/design/20261126-two-stages.md has what was measured."""
@@ -127,7 +128,7 @@ def _drafts(unfreezing: Unfreezing, groups: Sequence[GroupInfo]) -> list[_Draft]
         case Strategy.FULL:
             return [_Draft(everything)]
         case Strategy.LINEAR_PROBE_THEN_FINE_TUNE:
-            return [_Draft(head), _Draft(everything)]
+            return [_Draft(head), _Draft(everything, unfreezing.stage.max_epochs or EPOCHS_OF_EVERYTHING)]
         case Strategy.GRADUAL:
             return _gradual(len(groups), unfreezing)
         case Strategy.CUSTOM:
@@ -146,10 +147,17 @@ def _gradual(num_groups: int, unfreezing: Unfreezing) -> list[_Draft]:
     return [
         _Draft(
             frozenset({num_groups - 1, *backbone[:end]}),
-            max_epochs=unfreezing.stage.max_epochs or (EPOCHS if end in (0, len(backbone)) else EPOCHS_BETWEEN),
+            max_epochs=unfreezing.stage.max_epochs or _epochs_up_to(end, len(backbone)),
         )
         for end in ends
     ]
+
+
+def _epochs_up_to(end: int, of: int) -> int:
+    """Of a stage of strategy Gradual that trains the head and `end` of `of` other groups."""
+    if end == 0:
+        return EPOCHS
+    return EPOCHS_OF_EVERYTHING if end == of else EPOCHS_BETWEEN
 
 
 def _most_stages(unfreezing: Unfreezing) -> int:

@@ -98,13 +98,15 @@ def test_without_decay_there_is_nothing_to_exchange() -> None:
 
 @pytest.mark.parametrize(
     ("given_decay", "steps", "decay"),
-    [(None, 20, 0.95), (None, 1, 0.0), (None, 10**6, 0.9998), (0.5, 20, 0.5), (0.0, 20, 0.0)],
+    [(None, 20, 0.9), (None, 2, 0.0), (None, 1, 0.0), (None, 10**6, 0.9998), (0.5, 20, 0.5), (0.0, 20, 0.0)],
 )
-def test_the_memory_is_an_epoch_where_the_spec_gives_none(given_decay: float | None, steps: int, decay: float) -> None:
+def test_the_memory_is_half_an_epoch_where_the_spec_gives_none(
+    given_decay: float | None, steps: int, decay: float
+) -> None:
     assert chosen_decay(given_decay, steps) == pytest.approx(decay)
 
 
-@pytest.mark.parametrize(("ema", "momentum"), [(None, 1 / 4), (0.8, 0.2), (0.0, 0.1)])
+@pytest.mark.parametrize(("ema", "momentum"), [(None, 1 / 2), (0.8, 0.2), (0.0, 0.1)])
 def test_statistics_are_of_the_same_steps_as_the_averaged_weights(
     configure: Callable[..., RunConfig], ema: float | None, momentum: float
 ) -> None:

@@ -1,4 +1,5 @@
-"""Before everything is trained, BatchNorm's statistics are counted anew, and a solved head is solved for them."""
+"""Before everything is trained, BatchNorm's statistics are counted anew, and a solved head is solved for them; and
+it is softened."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,8 +17,8 @@ import torch.multiprocessing as mp
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.optimization import HeadStart
 from snowmelt_trainer.contract.progress import CachePlace, Progress
-from snowmelt_trainer.training import head_start, statistics, walk
-from snowmelt_trainer.training.head_start import HeadSolver
+from snowmelt_trainer.training import head_start, renewal, statistics, walk
+from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.pretrained_runs import PowerCutError, prefer_anew, run, weights
@@ -31,15 +33,33 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done from here on, in its order."""
     seen: list[str] = []
 
-    def note(name: str, real: Callable[..., None]) -> None:
-        def noted(*arguments: Any) -> None:
+    def note(place: ModuleType, name: str) -> None:
+        real = getattr(place, name)
+
+        def noted(*arguments: Any) -> Any:
             seen.append(name)
-            real(*arguments)
+            return real(*arguments)
 
-        monkeypatch.setattr(statistics, name, noted)
+        monkeypatch.setattr(place, name, noted)
 
-    note("_count", statistics._count)
-    note("_solve_again", statistics._solve_again)
+    note(statistics, "_count")
+    note(renewal, "_solve_again")
+    return seen
+
+
+@pytest.fixture
+def heads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The head's weights before and after each `renew` from here on."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    real = walk.renew
+
+    def noted(rig: Rig, state: RunState) -> RunState:
+        before = rig.model.get_parameter("fc.weight").detach().clone()
+        renewed = real(rig, state)
+        seen.append((before, rig.model.get_parameter("fc.weight").detach().clone()))
+        return renewed
+
+    monkeypatch.setattr(walk, "renew", noted)
     return seen
 
 
@@ -118,22 +138,51 @@ def test_a_network_from_scratch_has_counted_nothing_else(
 
 
 def test_a_head_of_ordinary_epochs_stays_as_it_is(
-    pretrained: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrained: Callable[..., RunConfig], tmp_path: Path, heads: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
-    heads: list[torch.Tensor] = []
-    real = walk.renew
-
-    def noted(rig: Rig, state: RunState) -> RunState:
-        heads.append(rig.model.get_parameter("fc.weight").detach().clone())
-        renewed = real(rig, state)
-        heads.append(rig.model.get_parameter("fc.weight").detach().clone())
-        return renewed
-
-    monkeypatch.setattr(walk, "renew", noted)
     config = pretrained(output=tmp_path / "models", unfreezing=THEN_EVERYTHING)
     slow = config.optimization.model_copy(update={"head_start": HeadStart.EPOCHS})
     run(config.model_copy(update={"optimization": slow}))
-    assert torch.equal(heads[2], heads[3])
+    before, after = heads[1]
+    assert torch.equal(before, after)
+
+
+def test_a_soft_head_gives_the_same_answers_and_is_less_sure() -> None:
+    head, features = torch.nn.Linear(8, 5), torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    sure = head(features)
+    soften(head)
+    assert torch.equal(head(features).argmax(1), sure.argmax(1))
+    assert torch.allclose(head(features), SOFTENED * sure, atol=1e-6)
+
+
+def test_a_stage_in_between_goes_on_with_the_head_as_it_is(
+    pretrained: Callable[..., RunConfig], tmp_path: Path, heads: list[tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    between = {"strategy": "Custom", "stages": [{"unfreeze": ["head"]}, {"unfreeze": ["head", "conv5"]}]}
+    run(pretrained(output=tmp_path / "models", unfreezing=between | {"stage": {"maxEpochs": 1}}))
+    assert len(heads) == 2
+    assert all(torch.equal(before, after) for before, after in heads)
+
+
+def test_everything_begins_with_a_soft_head(
+    pretrained: Callable[..., RunConfig],
+    tmp_path: Path,
+    faint: Path,
+    heads: list[tuple[torch.Tensor, torch.Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that was solved again."""
+    sure: list[torch.Tensor] = []
+
+    def noted(head: torch.nn.Linear) -> None:
+        sure.append(head.weight.detach().clone())
+        soften(head)
+
+    monkeypatch.setattr(renewal, "soften", noted)
+    run(pretrained(faint, output=tmp_path / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING))
+    _, (old, new) = heads
+    assert torch.allclose(new, SOFTENED * sure[0])
+    assert not torch.equal(sure[0], old)
 
 
 def test_what_was_counted_anew_before_the_head_needs_no_other_head(

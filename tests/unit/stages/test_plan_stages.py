@@ -91,11 +91,11 @@ def test_a_stage_in_between_is_planned_where_it_can_end_the_job_or_an_order_is_a
 
 
 def test_stages_of_gradual_between_the_first_and_the_last_have_fewer_epochs_unless_a_number_is_given() -> None:
-    assert [stage.max_epochs for stage in plan(max_stages=4)] == [6, 2, 2, 6]
-    assert [stage.max_epochs for stage in plan(max_stages=2)] == [6, 6]
+    assert [stage.max_epochs for stage in plan(max_stages=4)] == [6, 2, 2, 5]
+    assert [stage.max_epochs for stage in plan(max_stages=2)] == [6, 5]
     assert [stage.max_epochs for stage in plan(max_stages=1)] == [6]
     assert [stage.max_epochs for stage in plan(max_stages=3, stage={"maxEpochs": 8})] == [8, 8, 8]
-    assert [stage.max_epochs for stage in plan(strategy=Strategy.LINEAR_PROBE_THEN_FINE_TUNE)] == [6, 6]
+    assert [stage.max_epochs for stage in plan(strategy=Strategy.LINEAR_PROBE_THEN_FINE_TUNE)] == [6, 5]
 
 
 def test_a_custom_stage_names_groups_patterns_or_modules() -> None:

@@ -114,7 +114,7 @@ class Regularization(Contract):
     """CutMix's alpha. Not supported yet."""
     ema: Share | None = None
     """Decay of an exponential moving average of the trained weights, which is what is evaluated and delivered; 0 turns
-    it off. Absent means chosen by Snowmelt, so that it averages over about one epoch."""
+    it off. Absent means chosen by Snowmelt, so that it averages over about half an epoch."""
     l2sp: Annotated[float, Field(ge=0.0, le=10.0, alias="l2sp")] = 0.0
     """Strength of the pull towards the pretrained weights. Not supported yet."""
 

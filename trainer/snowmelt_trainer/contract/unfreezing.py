@@ -89,7 +89,8 @@ class StageLimits(Contract):
     """What ends a stage."""
 
     max_epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Most epochs in one stage. Without a number, 6; of strategy Gradual 2 between the first and the last stage."""
+    """Most epochs in one stage. Without a number, 6; but 5 where everything is trained after the head, and 2 between
+    the first and the last stage of strategy Gradual."""
     patience: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Epochs without improvement of the validation metric after which the stage ends, not counting those before
     the schedule has brought the learning rate down to half its peak."""

@@ -14,20 +14,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+MEMORY = 0.5
+"""Of an epoch's steps, how many the average is over. With all of them an epoch's evaluation lags behind what has been
+learned; docs/design/20261127-before-everything.md has what was measured."""
 MOST = 0.9998
 """Longest memory: some 5,000 steps, as is usual for much longer runs."""
 
 
 def chosen_decay(given: float | None, steps_per_epoch: int) -> float:
-    """How much of the average a step leaves as it was: what the spec says, or else a memory of one epoch, so that it
-    does not depend on the batch.
+    """How much of the average a step leaves as it was: what the spec says, or else a memory of half an epoch, so that
+    it does not depend on the batch.
 
     >>> chosen_decay(None, 20)
-    0.95
+    0.9
     """
     if given is not None:
         return given
-    return min(MOST, 1 - 1 / max(1, steps_per_epoch))
+    return min(MOST, 1 - 1 / max(1.0, MEMORY * steps_per_epoch))
 
 
 def match_statistics(model: nn.Module, decay: float) -> None:

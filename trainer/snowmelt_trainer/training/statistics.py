@@ -1,15 +1,11 @@
 """BatchNorm's statistics, counted anew: where the images lie far from those that the network was pretrained on, and
-before a stage that normalises by its batches.
+before a stage that normalises by its batches (see `renewal`).
 
 A network that was pretrained on other contrasts, colours or noise normalises by means and variances that do not hold
 any more, in layers that stay frozen for most of a run. Counting them anew takes a pass over some images and no label
 (adaptive batch normalisation, Li et al. 2016, arXiv 1603.04779). It does not help always, and no distance says when: so
 a head is solved both ways on a few hundred images, and the validation images decide.
 docs/design/20261126-statistics-anew.md has what was measured.
-
-A head fits features that were normalised by what was counted before. A stage that normalises by its batches would begin
-with a network that its head does not fit, and pay for that with its first epochs: so it begins with the statistics that
-it will have, and with a head that was solved for them. docs/design/20261127-before-everything.md.
 """
 
 from __future__ import annotations
@@ -24,15 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snowmelt_trainer.contract.optimization import NormStatistics
-from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
-from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solver_of
-from snowmelt_trainer.training.metrics import improves
+from snowmelt_trainer.training.head_start import HeadSolver, forget, linear_head
 from snowmelt_trainer.training.precision import autocast
 from snowmelt_trainer.training.rig import Rig
-from snowmelt_trainer.training.state import Epoch, RunState
 
 log = logging.getLogger(__name__)
 
@@ -63,59 +56,22 @@ def adapt_statistics(rig: Rig) -> None:
         _put(rig.model, load_tensors(found))
 
 
-def renew(rig: Rig, state: RunState) -> RunState:
-    """Before a stage that normalises by its batches, where the one before did not: the statistics are counted anew, and
-    a head that a solver has found is found again, at the strengths that led to the best one. All workers have the same
-    ones, and an attempt that resumes here as the one before. Gives the state with the seconds that it took.
+def count_anew(rig: Rig) -> bool:
+    """Counts all statistics anew, on the same images in each attempt; gives whether that changed them. All workers have
+    the same ones, the leading one's.
 
     Raises:
         RunError: as `ImageDataset` does.
     """
-    if not _begins_to_adapt(rig, state):
-        return state
-    started = rig.clock()
+    if not _statistics(rig.model):
+        return False
     before = _packed(rig.model)
     rig.model.eval()
     if rig.world.leads:
         _count(rig, _some_of(rig, rig.train))
     found = rig.world.from_leader(_packed(rig.model) if rig.world.leads else b"")
     _put(rig.model, load_tensors(found))
-    if found != before:
-        _solve_again(rig, state)
-    spent = rig.clock() - started
-    log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
-    return state.model_copy(update={"stage_seconds": state.stage_seconds + spent})
-
-
-def _begins_to_adapt(rig: Rig, state: RunState) -> bool:
-    if state.stage == 0 or state.epoch or state.step or not _statistics(rig.model):
-        return False
-    before, stage = rig.plan[state.stage - 1 : state.stage + 1]
-    return rig.adapts_statistics(stage) and not rig.adapts_statistics(before)
-
-
-def _solve_again(rig: Rig, state: RunState) -> None:
-    """The head that a solver has found, on each worker's share of the images; nothing where none has."""
-    cut, strengths = before_head(rig), _strengths(state, rig.metric)
-    head = linear_head(cut)
-    if head is None or not strengths:
-        return
-    _forget(head)  # for these features it may be so wrong that the solver would not come back
-    share = SomeImages(rig, rig.train, tuple(range(rig.world.rank, rig.samples, rig.world.size)))
-    solver = solver_of(rig, head, UnkeptFeatures(share, cut), lambda: state)
-    for strength in range(strengths):
-        solver.solve(strength)
-
-
-def _strengths(state: RunState, metric: Metric) -> int:
-    """How many of the penalty's strengths a solver went through to its best head; 0 where there was no solver."""
-    solved = {row.index for row in state.rows if row.solved}
-    best: Epoch | None = None
-    for epoch in state.history:
-        value = epoch.validation[metric]
-        if epoch.stage in solved and improves(metric, value, best.validation[metric] if best else None):
-            best = epoch
-    return best.epoch if best else 0
+    return found != before
 
 
 def _concerned(rig: Rig) -> bool:
@@ -201,7 +157,7 @@ def _loss_of_a_head(rig: Rig, training: SomeImages, validation: SomeImages) -> f
     cut = before_head(rig)
     seen, unseen = UnkeptFeatures(training, cut).kept(), UnkeptFeatures(validation, cut).kept()
     head = nn.Linear(seen.features.shape[1], rig.classes).to(rig.world.device)
-    _forget(head)
+    forget(head)
     smoothing = rig.config.optimization.regularization.label_smoothing
     alone = World(device=rig.world.device)
     solver = HeadSolver(head, seen, alone, samples=len(seen.labels), label_smoothing=smoothing, tick=lambda: None)
@@ -212,12 +168,6 @@ def _loss_of_a_head(rig: Rig, training: SomeImages, validation: SomeImages) -> f
             return float(functional.cross_entropy(head(unseen.features), unseen.labels))
 
     return min(map(loss_at, range(STRENGTHS)))
-
-
-@torch.no_grad()
-def _forget(head: nn.Linear) -> None:
-    for parameter in head.parameters():
-        parameter.zero_()
 
 
 def _statistics(model: nn.Module) -> dict[str, Tensor]:

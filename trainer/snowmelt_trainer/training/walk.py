@@ -11,10 +11,11 @@ from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.checkpoint import best_is_gone
 from snowmelt_trainer.training.distributed import agreed_digests
 from snowmelt_trainer.training.packing import unpack_model
+from snowmelt_trainer.training.renewal import renew
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import Best, RunState, StageEnd, close_stage
-from snowmelt_trainer.training.statistics import adapt_statistics, renew
+from snowmelt_trainer.training.statistics import adapt_statistics
 
 log = logging.getLogger(__name__)
 
