@@ -19,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Much of a test is waiting for a Ray or an API server to start, so two at a time pay even on two cores.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage bench-scale images e2e e2e-core e2e-inputs e2e-yours cluster-up cluster-down test-gpu clean
+.PHONY: help setup demo test test-quick test-cluster lint generate verify bench bench-operator bench-stage bench-cache bench-scale images e2e e2e-core e2e-inputs e2e-yours cluster-up cluster-down test-gpu clean
 
 help: ## what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-operator: setup ## 1,000 FineTuneJobs against a real API server; writes do
 
 bench-stage: setup ## one stage at each cut against a plain loop, in turns; writes docs/benchmarks-stage.md
 	$(BIN)/python -m bench.stage $(BENCH_ARGS)
+
+bench-cache: setup ## the same fits with the activation cache and without; writes docs/benchmarks-cache.md
+	$(BIN)/python -m bench.cached $(BENCH_ARGS)
 
 bench-scale: $(VENV)/.bench ## time and memory from 1,000 images to 60,000; writes docs/benchmarks-scale.md
 	$(BIN)/python -m bench.scale $(BENCH_ARGS)

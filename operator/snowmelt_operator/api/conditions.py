@@ -24,6 +24,8 @@ class ConditionType(StrEnum):
     """The trainer reports progress."""
     CHECKPOINT_AVAILABLE = "CheckpointAvailable"
     """A new attempt would resume instead of starting anew."""
+    DEGRADED = "Degraded"
+    """The job has to do, or has done, without something that it was to have; it goes on all the same."""
     SUSPENDED = "Suspended"
     """spec.suspend is true and nothing runs."""
     COMPLETE = "Complete"

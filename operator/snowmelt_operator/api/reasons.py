@@ -55,6 +55,11 @@ class Reason(StrEnum):
     ENDED = "Ended"
     """ClusterReady=False, Running=False and Progressing=False: the job is over."""
 
+    CACHE_GIVEN_UP = "CacheGivenUp"
+    """Degraded: the cache of the frozen layers' activations failed, for instance because the local disk was full;
+    training goes on without it, and takes longer. Remedy: free some space, or lower
+    spec.optimization.cache.maxBytes."""
+
     CHECKPOINT_WRITTEN = "CheckpointWritten"
     """CheckpointAvailable: another attempt would go on from this checkpoint."""
     NO_CHECKPOINT_YET = "NoCheckpointYet"

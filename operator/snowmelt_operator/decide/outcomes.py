@@ -36,7 +36,7 @@ def status(
 ) -> ReconcilerStatus:
     """The status with these conditions and what went wrong; `over` sets finishedAt."""
     metadata, before = seen.job.metadata, seen.job.status
-    conditions = merge(before.conditions, says, generation=metadata.generation, now=seen.now)
+    conditions = merge(before.conditions, [*says, *degraded(seen)], generation=metadata.generation, now=seen.now)
     return ReconcilerStatus(
         observed_generation=metadata.generation,
         phase=phase_of(conditions),
@@ -63,6 +63,20 @@ def checkpoint(seen: Observed) -> Says:
     if seen.job.status.checkpoint is None:
         return Says(ConditionType.CHECKPOINT_AVAILABLE, "False", Reason.NO_CHECKPOINT_YET)
     return Says(ConditionType.CHECKPOINT_AVAILABLE, "True", Reason.CHECKPOINT_WRITTEN)
+
+
+def degraded(seen: Observed) -> list[Says]:
+    """What the job does without, as the trainer tells it; nothing where it has all that it was to have."""
+    status = seen.job.status
+    caches = [(row.index, row.name, row.cache) for row in status.stages]
+    if status.stage is not None:
+        caches.append((status.stage.index, status.stage.name, status.stage.cache))
+    lost = [(index, name, cache) for index, name, cache in caches if cache is not None and cache.failed]
+    if not lost:
+        return []
+    index, name, cache = lost[-1]
+    message = f"stage {index} ({name}) goes on without its cache of activations: {cache.reason}"
+    return [Says(ConditionType.DEGRADED, "True", Reason.CACHE_GIVEN_UP, message)]
 
 
 def idle(seen: Observed, reason: Reason) -> list[Says]:

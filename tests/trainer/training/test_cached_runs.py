@@ -321,6 +321,8 @@ def test_a_full_disk_ends_the_cache_and_not_the_job(configure: Configure, full_d
     assert cache is not None
     assert cache.place is CachePlace.FILE
     assert "No space left on device" in cache.reason
+    assert cache.failed
+    assert [one.stage.cache for one in sent if one.stage][-1] == cache
     assert any("the cache was given up" in warning for warning in sent[-1].warnings)
     without = run(configure(output=tmp_path / "off", optimization=FLOAT32 | {"cache": NEVER}, **sections))
     losses, expected = ([epoch.train_loss for epoch in one.state.history] for one in (kept, without))

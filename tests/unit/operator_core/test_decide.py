@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -313,6 +314,46 @@ def test_a_checkpoint_is_told_of() -> None:
     with_one = decide(seen(under_way(status={"checkpoint": checkpoint}), run()))
     assert condition(with_one, ConditionType.CHECKPOINT_AVAILABLE).status == "True"
     assert condition(decide(seen(under_way(), run())), ConditionType.CHECKPOINT_AVAILABLE).status == "False"
+
+
+GIVEN_UP = {"reason": "/cache: No space left on device", "failed": True}
+HEAD = {"index": 1, "name": "head", "epochs": 3, "seconds": 9.0, "ended": "Plateau"}
+UNDER_TRAINING = {
+    "index": 2,
+    "of": 2,
+    "name": "layer4",
+    "unfrozen": ["layer4", "head"],
+    "trainableParameters": 8,
+    "totalParameters": 9,
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "stage"),
+    [
+        ({"stages": [HEAD | {"cache": GIVEN_UP}], "stage": UNDER_TRAINING}, "stage 1 (head)"),
+        ({"stages": [HEAD | {"cache": {}}], "stage": UNDER_TRAINING | {"cache": GIVEN_UP}}, "stage 2 (layer4)"),
+    ],
+)
+def test_a_cache_that_was_given_up_degrades_the_job_to_its_end(status: dict[str, Any], stage: str) -> None:
+    training = decide(seen(under_way(status=status), run()))
+    told = condition(training, ConditionType.DEGRADED)
+    assert (told.status, told.reason) == ("True", Reason.CACHE_GIVEN_UP)
+    assert told.message.startswith(stage)
+    assert "No space left on device" in told.message
+    assert training.status is not None
+    assert training.status.phase is Phase.RUNNING
+    last_word = final(Outcome.SUCCEEDED, TrainerReason.STAGES_COMPLETED)
+    ended = decide(seen(under_way(status=status | last_word), run(RunPhase.SUCCEEDED)))
+    assert condition(ended, ConditionType.DEGRADED) == told
+    assert condition(ended, ConditionType.COMPLETE).status == "True"
+
+
+def test_a_job_whose_cache_works_is_not_said_to_be_degraded() -> None:
+    status = {"stages": [HEAD | {"cache": {"views": 1}}], "stage": UNDER_TRAINING | {"cache": {"views": 1}}}
+    decision = decide(seen(under_way(status=status), run()))
+    assert decision.status is not None
+    assert ConditionType.DEGRADED not in {one.type for one in decision.status.conditions}
 
 
 def test_a_conditions_transition_time_moves_only_with_its_status() -> None:

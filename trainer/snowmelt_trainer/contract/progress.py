@@ -39,6 +39,33 @@ def decimal(value: float) -> str:
     return f"{value:.6g}"
 
 
+class CachePlace(StrEnum):
+    MEMORY = "Memory"
+    """In the workers' memory."""
+    FILE = "File"
+    """In files on the workers' local disks."""
+
+
+class CacheStatus(Contract):
+    """The cache of the frozen layers' activations in one stage: what was decided, what it cost, what it saved."""
+
+    views: Annotated[int, Field(ge=0, le=64)] = 0
+    """Variations of each training image that are kept; 0 when no cache was built."""
+    place: CachePlace | None = None
+    """Where they are kept; absent when no cache was built."""
+    bytes: Count = 0
+    """What is kept, over all workers."""
+    build_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Time spent filling it, which is nearly what the same epochs would have taken without: the slowest worker's."""
+    saved_seconds: float = 0.0
+    """Time for the frozen layers and the reading of images that later epochs did not spend, less the cost of the cache;
+    the leading worker's, measured."""
+    reason: ShortText = ""
+    """Why it was built, or why not, with the numbers that decided; or what ended it."""
+    failed: bool = False
+    """Whether it was given up, for instance because the disk was full; training goes on without it."""
+
+
 class StageStatus(Contract):
     """The stage that is being trained."""
 
@@ -54,6 +81,8 @@ class StageStatus(Contract):
     """How many parameters are trained."""
     total_parameters: Count
     """How many parameters the network has."""
+    cache: CacheStatus | None = None
+    """What is known so far of the cache of its frozen layers' activations."""
 
 
 class ProgressStatus(Contract):
@@ -97,31 +126,6 @@ class MetricsStatus(Contract):
     """Exact figures on the validation data after the newest epoch."""
     best: BestStatus | None = None
     """The best validation result so far."""
-
-
-class CachePlace(StrEnum):
-    MEMORY = "Memory"
-    """In the workers' memory."""
-    FILE = "File"
-    """In files on the workers' local disks."""
-
-
-class CacheStatus(Contract):
-    """The cache of the frozen layers' activations in one stage: what was decided, what it cost, what it saved."""
-
-    views: Annotated[int, Field(ge=0, le=64)] = 0
-    """Variations of each training image that are kept; 0 when no cache was built."""
-    place: CachePlace | None = None
-    """Where they are kept; absent when no cache was built."""
-    bytes: Count = 0
-    """What is kept, over all workers."""
-    build_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Time spent filling it, which is nearly what the same epochs would have taken without: the slowest worker's."""
-    saved_seconds: float = 0.0
-    """Time for the frozen layers and the reading of images that later epochs did not spend, less the cost of the cache;
-    the leading worker's, measured."""
-    reason: ShortText = ""
-    """Why it was built, or why not, with the numbers that decided; or what ended it."""
 
 
 class StageRow(Contract):

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from snowmelt_trainer.contract.progress import (
     BestStatus,
+    CacheStatus,
     CheckpointStatus,
     DataStatus,
     MetricsStatus,
@@ -95,7 +96,7 @@ def snapshot(
         attempt=1,
         sequence=0,
         time=now,
-        stage=stage_status(plan[shown], shown + 1, len(plan)),
+        stage=stage_status(plan[shown], shown + 1, len(plan), state.rows[-1].cache if finished else state.cache),
         progress=ProgressStatus(
             percent=min(MOST_BEFORE_THE_END, int(100 * share_done(plan, state.stage, epochs))),
             epoch=state.rows[-1].epochs if finished else epoch,
@@ -126,7 +127,7 @@ def snapshot(
     )
 
 
-def stage_status(stage: Stage, index: int, of: int) -> StageStatus:
+def stage_status(stage: Stage, index: int, of: int, cache: CacheStatus | None = None) -> StageStatus:
     """A planned stage as status shows it; `index` counts from 1."""
     return StageStatus(
         index=index,
@@ -135,4 +136,5 @@ def stage_status(stage: Stage, index: int, of: int) -> StageStatus:
         unfrozen=stage.trainable,
         trainable_parameters=stage.trainable_parameters,
         total_parameters=stage.total_parameters,
+        cache=cache,
     )

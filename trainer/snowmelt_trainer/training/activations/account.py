@@ -36,5 +36,6 @@ def combined(decided: CacheStatus, before: CacheStatus, workers: Sequence[Accoun
             "build_seconds": round(before.build_seconds + max(worker.building for worker in workers), 3),
             "saved_seconds": round(before.saved_seconds + workers[0].saved, 3),
             "reason": failures[0][:MAX_REASON] if failures else decided.reason,
+            "failed": decided.failed or bool(failures),
         }
     )

@@ -1,0 +1,1 @@
+"""The accuracy of fits with the activation cache and without it."""
