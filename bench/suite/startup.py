@@ -74,7 +74,8 @@ def parts(
         "Ray starts": moment_of("Ray is reached", logged),
         "Ray Train starts its controller and a worker, which import torch": moment_of("worker 1 of 1", logged),
         "ours: the network is built": next(one.time for one in said if one.stage is not None).timestamp(),
-        "ours: the first activations are kept, the first step is done": next(
+        "ours: what a cache would cost is measured": moment_of("stage 1: cache", logged),
+        "training: the frozen layers run over every image, and a first head is solved": next(
             one.time for one in said if one.progress.step
         ).timestamp(),
         "from there, one epoch, the evaluation and publishing": next(
