@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
 
 MOMENTUM = 0.9
-WARM_UP = 0.25
-"""Share of a OneCycle stage in which the rate rises, as in fastai's fit_one_cycle."""
+WARM_UP = 0.1
+"""Share of a OneCycle stage in which the rate rises. fastai's fit_one_cycle has a quarter; where a stage begins with
+what the one before has learned, less is enough. docs/design/20261127-before-everything.md has what was measured."""
 FIRST, LAST = 1 / 25, 1e-4
 """OneCycle begins and ends at these shares of the peak; Cosine ends at the last (torch.optim.lr_scheduler.OneCycleLR's
 order of magnitude)."""
@@ -47,7 +48,8 @@ def is_high(schedule: Schedule, steps: int, total: int) -> bool:
 
 
 def _rise(schedule: Schedule, total: int) -> int:
-    return int(WARM_UP * total) if schedule is Schedule.ONE_CYCLE else 0
+    """Steps; at least one, and one is left for the peak."""
+    return min(max(1, int(WARM_UP * total)), total - 1) if schedule is Schedule.ONE_CYCLE else 0
 
 
 def _cosine(start: float, end: float, share: float) -> float:
