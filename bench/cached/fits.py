@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench.tasks.task import Task
+from snowmelt_trainer.backbones import describe_groups
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.data import Augmentation
 from snowmelt_trainer.contract.unfreezing import Metric
@@ -64,14 +65,16 @@ def fit(task: Task, case: Case, seed: int, epochs: int) -> Outcome:
         data = open_data(config.data, seed=seed, volumes_root="/")
         began = time.perf_counter()
         trained = fine_tune(config, data, World(device=torch.device("cpu")), lambda _: None)
+        seconds = time.perf_counter() - began
     return Outcome(
         test=float(trained.test[Metric.ACCURACY]),
         kept=sum(row.cache.bytes for row in trained.state.rows if row.cache is not None),
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
     )
 
 
 def _document(task: Task, case: Case, seed: int, epochs: int, scratch: Path) -> dict[str, Any]:
+    *_, last, head = describe_groups(task.architecture, num_classes=len(task.classes), image_size=task.image_size)
     test = {"test": {"uri": (task.root / "test").as_uri()}, "augmentation": case.augmentation}
     return {
         "job": {"namespace": "bench", "name": "cached", "uid": f"cached-{seed}"},
@@ -79,7 +82,7 @@ def _document(task: Task, case: Case, seed: int, epochs: int, scratch: Path) -> 
         "data": task.data | test,
         "unfreezing": {
             "strategy": "Custom",
-            "stages": [{"unfreeze": ["head"]}, {"unfreeze": ["layer4", "head"]}],
+            "stages": [{"unfreeze": [head.name]}, {"unfreeze": [last.name, head.name]}],
             "stage": {"maxEpochs": epochs, "patience": epochs},
         },
         "optimization": {"seed": seed, "cache": case.cache, "headStart": "Epochs"},

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import logging
 
+from torch import nn
+
+from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
 from snowmelt_trainer.training.head_start import forget, linear_head, soften, solver_of
@@ -38,11 +41,10 @@ def renew(rig: Rig, state: RunState) -> RunState:
     if not _begins_to_adapt(rig, state):
         return state
     started = rig.clock()
-    solved = state.rows[-1].solved
-    if count_anew(rig):
-        solved = _solve_again(rig, state)
-    head = linear_head(before_head(rig))
-    if head is not None and solved:
+    cut = before_head(rig)
+    head = linear_head(cut)
+    changed = count_anew(rig)
+    if head is not None and (_solve_again(rig, state, cut, head) if changed else state.rows[-1].solved):
         soften(head)
     spent = rig.clock() - started
     log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
@@ -56,11 +58,10 @@ def _begins_to_adapt(rig: Rig, state: RunState) -> bool:
     return rig.adapts_statistics(stage) and not rig.adapts_statistics(before)
 
 
-def _solve_again(rig: Rig, state: RunState) -> bool:
+def _solve_again(rig: Rig, state: RunState, cut: Cut, head: nn.Linear) -> bool:
     """Finds the head that a solver has found, on each worker's share of the images; gives false where none has."""
-    cut, strengths = before_head(rig), _strengths(state, rig.metric)
-    head = linear_head(cut)
-    if head is None or not strengths:
+    strengths = _strengths(state, rig.metric)
+    if not strengths:
         return False
     forget(head)  # for these features it may be so wrong that the solver would not come back
     share = SomeImages(rig, rig.train, tuple(range(rig.world.rank, rig.samples, rig.world.size)))

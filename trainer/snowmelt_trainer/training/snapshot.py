@@ -127,7 +127,7 @@ def snapshot(
     )
 
 
-def stage_status(stage: Stage, index: int, of: int, cache: CacheStatus | None = None) -> StageStatus:
+def stage_status(stage: Stage, index: int, of: int, cache: CacheStatus | None) -> StageStatus:
     """A planned stage as status shows it; `index` counts from 1."""
     return StageStatus(
         index=index,
