@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as students_t
 
 from bench.cached.fits import CASES, Case, Outcome
-from bench.stage.report import machine, versions
+from bench.report.machine import machine, versions
 
 Found = Mapping[Case, Sequence[Outcome]]
 """By case, one outcome a seed."""

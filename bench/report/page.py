@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -36,6 +37,8 @@ from bench.report.verdicts import (
 OURS_EVERYTHING = "ours-everything"
 OVERHEAD = 0.03
 """At most so much over the bare loop."""
+PAUSE = timedelta(hours=2)
+"""Fits of a round that lie further apart were not made in one run."""
 QUIET = 0.5
 """Load average beyond the fit's own threads that still counts as a quiet machine."""
 
@@ -107,6 +110,8 @@ def _head(runs: Sequence[Run], today: date, plot: str) -> str:
 
 {_coverage(runs)}
 
+{_apart(runs)}
+
 ![validation accuracy over seconds]({plot})
 
 Thick and black: Snowmelt, a dot for each look. Dotted: peers with our precision and memory format."""
@@ -123,6 +128,24 @@ def _coverage(runs: Sequence[Run]) -> str:
         names = sorted({f"{run.contender} ({run.column})" for run in some})
         lines.append(f"- {subject}: seeds {', '.join(map(str, seeds))}; {', '.join(names)}")
     return "Run were:\n\n" + "\n".join(lines)
+
+
+def _apart(runs: Sequence[Run]) -> str:
+    """Whether what is compared was measured together: the fits of one seed on one subject are a round."""
+    rounds: dict[tuple[str, int], list[datetime]] = {}
+    for run in runs:
+        rounds.setdefault((f"{run.subject}", run.seed), []).append(run.at)
+    apart = [f"{subject}, seed {seed}" for (subject, seed), ends in rounds.items() if _has_pause(ends)]
+    if not apart:
+        return "The fits of each seed were made one after the other."
+    return (
+        f"**Not one run**: {PAUSE.seconds // 3600} hours and more lie between fits of the same seed, so that the "
+        f"machine may have been faster or slower, on {'; '.join(apart)}."
+    )
+
+
+def _has_pause(ends: Sequence[datetime]) -> bool:
+    return any(later - sooner > PAUSE for sooner, later in pairwise(sorted(ends)))
 
 
 def misses(judged: Sequence[Verdict], accuracies: Sequence[AccuracyVerdict], found: Sequence[Comparison]) -> str:

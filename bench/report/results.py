@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 START_UP = "startup.json"
+UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Run:
     load: float
     """The larger of the machine's load averages before and after; a fit adds about as much as it has threads."""
     threads: int
+    at: datetime = UNKNOWN
+    """When it had ended."""
     looks: tuple[Look, ...] = ()
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -94,15 +98,14 @@ def read_start_up(file: Path) -> dict[str, float]:
 
 
 def parse(lines: Iterable[str]) -> list[Run]:
-    """As `read`, from the lines. Fits of another number of epochs than the last line's are left out."""
-    rows = [json.loads(line) for line in lines]
-    epochs = rows[-1]["epochs"] if rows else 0
-    found = {}
-    for row in rows:
-        if row["epochs"] == epochs:
-            run = _run(row)
-            found[run.subject, run.contender, run.column, run.seed] = run
-    return list(found.values())
+    """As `read`, from the lines. Fits of another number of epochs than the subject's last are left out."""
+    runs = [_run(json.loads(line)) for line in lines]
+    epochs = {run.subject: run.epochs for run in runs}
+    return list(
+        {
+            (run.subject, run.contender, run.column, run.seed): run for run in runs if run.epochs == epochs[run.subject]
+        }.values()
+    )
 
 
 def subjects(runs: Sequence[Run]) -> list[Subject]:
@@ -120,6 +123,7 @@ def _run(row: dict[str, Any]) -> Run:
         limit_seconds=row["limitSeconds"],
         load=max(row["loadBefore"], row["loadAfter"]),
         threads=row["threads"],
+        at=datetime.fromisoformat(row["at"]),
         error=row.get("error", ""),
     )
     return run if run.error else _measured(run, row)

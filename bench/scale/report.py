@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+from bench.report.machine import machine, versions
 from bench.scale.measure import Cost, Task
-from bench.stage.report import machine, versions
 
 CHART = "benchmarks-scale.svg"
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
-import torch
-
+from bench.report.machine import machine, versions
 from bench.stage.measure import Epochs
 from bench.stage.work import CASES, SHORT, Work
 from snowmelt_trainer.contract.optimization import Precision
@@ -91,18 +86,3 @@ def together(figures: Figures, workers: int) -> str:
 def spread(values: Sequence[float]) -> str:
     """The median, and the smallest and largest in brackets."""
     return f"{median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
-
-
-def machine() -> str:
-    """Processor, cores and memory; the accelerator, where there is one."""
-    models = [line.partition(":")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    accelerator = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    processor = models[0].strip() if models else platform.machine()
-    return f"{accelerator}{os.cpu_count()} cores of {processor}, {memory:.0f} GiB"
-
-
-def versions() -> str:
-    """Of what computes."""
-    named = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision"))
-    return f"Python {platform.python_version()}, {named}"

@@ -21,6 +21,8 @@ from bench.tasks.images import TaskName
 from bench.tasks.task import Task, task_of
 
 FILE = "results.jsonl"
+SHORT = {"vit_b_16": 3}
+"""Most epochs of networks that a processor takes minutes for each."""
 MOST_SECONDS = 3600.0
 """A process that takes longer hangs."""
 
@@ -35,11 +37,12 @@ class Runner:
         self.log.mkdir(exist_ok=True)
         self.took: dict[Cell, float] = {}
         """Seconds of wall clock of each fit of this run, evaluations and start-up included."""
-        self._epochs, self._cut_off, self._threads, self._device = epochs, cut_off, threads, device
+        self._most_epochs, self._cut_off, self._threads, self._device = epochs, cut_off, threads, device
 
     def done(self) -> list[Cell]:
         """What is in the file already and was measured by the same rule; failed fits are tried again."""
-        return [_cell(row) for row in self._rows() if "error" not in row and row["epochs"] == self._epochs]
+        cells = ((_cell(row), row) for row in self._rows() if "error" not in row)
+        return [cell for cell, row in cells if row["epochs"] == self._epochs(cell.subject)]
 
     def run(self, cell: Cell, task: Task | None = None) -> str:
         """One fit; returns a line that says how it went. `task` is found by the cell's names where it is not given."""
@@ -50,7 +53,7 @@ class Runner:
             contender=cell.entry.contender,
             column=Column(cell.entry.column),
             seed=cell.seed,
-            epochs=self._epochs,
+            epochs=self._epochs(subject),
             seconds=self._limit(subject),
             threads=self._threads,
             device=self._device,
@@ -60,7 +63,7 @@ class Runner:
         self.took[cell] = time.monotonic() - began
         row = cell.key | {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "epochs": self._epochs,
+            "epochs": order.epochs,
             "limitSeconds": order.seconds,
             "threads": self._threads,
             "loadBefore": load,
@@ -70,6 +73,9 @@ class Runner:
             file.write(json.dumps(row | result) + "\n")
         return _said(cell, result)
 
+    def _epochs(self, subject: Subject) -> int:
+        return min(self._most_epochs, SHORT.get(subject.architecture, self._most_epochs))
+
     def _limit(self, subject: Subject) -> float | None:
         """Seconds after which every fit on the subject ends; None for the reference's first, which they follow from."""
         for row in self._rows():
@@ -78,7 +84,7 @@ class Runner:
                 cell.subject == subject
                 and cell.entry == Entry(REFERENCE, Column.DEFAULTS)
                 and "error" not in row
-                and row["epochs"] == self._epochs
+                and row["epochs"] == self._epochs(subject)
             ):
                 return float(row["figures"]["seconds"]) * self._cut_off
         return None

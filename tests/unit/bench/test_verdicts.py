@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import date
+from datetime import UTC, date, datetime
 
 from bench.report.page import page
 from bench.report.results import Run, parse
@@ -85,8 +85,22 @@ def test_the_page_says_when_others_used_the_machine() -> None:
     assert "**The machine was not quiet**: in 1 of 1 fits" in text
 
 
+def test_the_page_says_which_fits_of_a_round_were_made_hours_apart() -> None:
+    early, late = datetime(2026, 11, 25, 6, tzinfo=UTC), datetime(2026, 11, 25, 9, tzinfo=UTC)
+    runs = [run(at=early), run("ours", at=late), run("plain", seed=1, at=late)]
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={}, today=date(2026, 11, 25))
+    assert "may have been faster or slower, on resnet18, near, 64 px, seed 0." in text
+    runs = [run(at=early), run("ours", at=early), run("plain", seed=1, at=late)]
+    assert "one after the other" in page(runs, comparisons(runs, RIVALS), TITLES, start_up={}, today=date(2026, 11, 25))
+
+
 def test_a_fit_that_was_tried_again_counts_once_and_other_rules_do_not_count() -> None:
     failed = {name: value for name, value in row().items() if name not in ("points", "figures")} | {"error": "Boom"}
     lines = [json.dumps(one) for one in (row(epochs=2, seed=7), failed, row())]
     (only,) = parse(lines)
     assert (only.error, only.seed, only.memory_mib) == ("", 0, 300.0)
+
+
+def test_each_network_has_its_own_number_of_epochs() -> None:
+    lines = [json.dumps(one) for one in (row(), row(architecture="vit_b_16", epochs=3))]
+    assert [one.epochs for one in parse(lines)] == [6, 3]
