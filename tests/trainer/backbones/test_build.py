@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from snowmelt_trainer.backbones import Preprocessing, load_model, model_config
-from snowmelt_trainer.backbones.network import build_skeleton
+from snowmelt_trainer.backbones.network import build_network, build_skeleton, build_unfilled
 from tests.trainer.backbones.networks import from_scratch, images
 
 HEADS = [
@@ -29,6 +29,35 @@ def test_the_same_seed_builds_the_same_network_and_another_does_not() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [
+        ("resnet18", 32),
+        ("googlenet", 32),
+        ("mnasnet0_5", 32),
+        ("convnext_tiny", 32),
+        ("regnet_y_400mf", 32),
+        ("vit_b_16", 32),
+        ("swin_v2_t", 32),
+        ("maxvit_t", 224),
+    ],
+)
+def test_a_network_whose_weights_will_be_loaded_lacks_nothing_else(architecture: str, size: int) -> None:
+    unfilled, drawn = (build(architecture, image_size=size) for build in (build_unfilled, build_network))
+    parameters, buffers = dict(unfilled.named_parameters()), dict(unfilled.named_buffers())
+    assert {name: one.shape for name, one in parameters.items()} == {n: p.shape for n, p in drawn.named_parameters()}
+    assert all(one.device.type == "cpu" and one.requires_grad for one in parameters.values())
+    assert all(torch.equal(buffers[name], buffer) for name, buffer in drawn.named_buffers())
+
+
+def test_a_network_whose_weights_will_be_loaded_draws_no_numbers() -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    torch.manual_seed(9)
+    build_unfilled("resnet18", image_size=32)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_building_leaves_the_generator_of_others_alone() -> None:

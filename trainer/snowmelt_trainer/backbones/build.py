@@ -6,7 +6,12 @@ import torch
 
 from snowmelt_trainer.backbones.groups import layer_groups
 from snowmelt_trainer.backbones.head import replace_head
-from snowmelt_trainer.backbones.network import build_network, build_skeleton, check_image_size
+from snowmelt_trainer.backbones.network import (
+    build_network,
+    build_skeleton,
+    build_unfilled,
+    check_image_size,
+)
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING, BuiltBackbone, LayerGroup
 from snowmelt_trainer.backbones.weights import load_weights
 from snowmelt_trainer.contract.backbone import Backbone
@@ -27,7 +32,8 @@ def build_backbone(
     check_image_size(architecture, image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_network(architecture, image_size=image_size)
+        build = build_network if backbone.from_scratch else build_unfilled
+        model = build(architecture, image_size=image_size)
         preprocessing = load_weights(model, backbone, image_size=image_size, volumes_root=volumes_root)
         replace_head(model, num_classes=num_classes, dropout=dropout, seed=seed)
     return BuiltBackbone(model, layer_groups(model), preprocessing or IMAGENET_PREPROCESSING)

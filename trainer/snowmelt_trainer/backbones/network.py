@@ -66,6 +66,18 @@ def build_network(architecture: str, *, image_size: int) -> nn.Module:
     return get_model(architecture, weights=None, **builder_options(architecture, image_size=image_size))
 
 
+def build_unfilled(architecture: str, *, image_size: int) -> nn.Module:
+    """As `build_network`, but for what its parameters hold, which may be anything: for whoever loads all of them.
+    Drawing numbers first, only to overwrite them, takes seconds for a large network."""
+    with _WithoutWeights():
+        model = build_network(architecture, image_size=image_size)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    return model
+
+
 def build_skeleton(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
     """The network with its parameters, the head's apart, on the meta device: shapes and names, hardly any memory."""
     with torch.random.fork_rng(devices=[]):
