@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,8 @@ from snowmelt_trainer.training.optimizers import build_optimizer
 from snowmelt_trainer.training.packing import Frozen, Snapshot, pack_model, unpack_model, unpack_optimizer
 from snowmelt_trainer.training.state import Best, RunState
 from snowmelt_trainer.training.storage import replace_file, storage_errors
+
+CPU = torch.device("cpu")
 
 
 def written(store: CheckpointStore, epoch: int, best_epoch: int = 1) -> str:
@@ -201,7 +204,7 @@ def test_weights_and_optimizer_come_back_bit_for_bit(name: OptimizerName) -> Non
     def build() -> tuple[nn.Module, torch.optim.Optimizer]:
         model = network()
         groups = [{"params": list(model.parameters()), "lr": 0.01, "weight_decay": 0.1}]
-        return model, build_optimizer(name, groups, torch.device("cpu"))
+        return model, build_optimizer(name, groups, CPU)
 
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
         torch.manual_seed(seed)
@@ -218,6 +221,19 @@ def test_weights_and_optimizer_come_back_bit_for_bit(name: OptimizerName) -> Non
     assert unpack_optimizer(resumed[1], packed(taken.pack_optimizer))["weight"].equal(last_step["weight"])
     step(*resumed, 2)
     assert pack_model(straight[0]) == pack_model(resumed[0])
+
+
+def test_what_was_packed_takes_no_memory_any_more() -> None:
+    model = network()
+    optimizer = build_optimizer(OptimizerName.ADAMW, [{"params": list(model.parameters()), "lr": 0.01}], CPU)
+    model(torch.randn(4, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    taken = Snapshot.of(model, model.state_dict(), optimizer, {"weight": torch.randn(2, 3)})
+    copies = [weakref.ref(one) for one in [*taken.model.values(), *taken.last_step.values()]]
+    copies += [weakref.ref(moments["exp_avg"]) for moments in taken.optimizer["state"].values()]
+    packed(taken.pack_optimizer)
+    packed(taken.pack_model)
+    assert not any(copy() is not None for copy in copies)
 
 
 @pytest.mark.parametrize(

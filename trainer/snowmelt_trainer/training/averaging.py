@@ -88,12 +88,7 @@ class AveragedWeights:
         for name, parameter in self._trained.items():
             parameter.copy_(last_step[name])
 
-    @torch.no_grad()
     def _exchange(self) -> None:
-        if not self._trained:
-            return
-        trained: list[Tensor] = list(self._trained.values())
-        other = list(self._other.values())
-        kept = [parameter.detach().clone() for parameter in trained]
-        torch._foreach_copy_(trained, other)
-        torch._foreach_copy_(other, kept)
+        """Of the tensors themselves: nothing is copied."""
+        for name, parameter in self._trained.items():
+            parameter.data, self._other[name] = self._other[name], parameter.data

@@ -83,9 +83,8 @@ class CheckpointStore:
         Raises:
             RunError: StorageFull, OutputUnwritable.
         """
-        files = {MODEL: model, STATE: state.model_dump_json(by_alias=True).encode()}
-        if optimizer is not None:
-            files[OPTIMIZER] = optimizer
+        files = {} if optimizer is None else {OPTIMIZER: optimizer}  # the largest first, to be let go soon
+        files |= {MODEL: model, STATE: state.model_dump_json(by_alias=True).encode()}
         digests = {} if frozen is None else {FROZEN: frozen.sha256}
         beside = self.directory / f"{_WRITING}-{name}"
         with storage_errors(self.directory):

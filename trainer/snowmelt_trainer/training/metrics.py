@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from snowmelt_trainer.contract.unfreezing import Metric
@@ -41,3 +42,9 @@ def improves(metric: Metric, value: float, on: float | None, min_delta: float = 
         return True
     gain = on - value if metric is Metric.LOSS else value - on
     return gain > min_delta
+
+
+def outranks(metric: Metric, values: Mapping[Metric, float], best: Mapping[Metric, float]) -> bool:
+    """Whether these values are better than the best so far; where the metric is the same, the lower loss is."""
+    deciding = Metric.LOSS if values[metric] == best[metric] else metric
+    return improves(deciding, values[deciding], best[deciding])

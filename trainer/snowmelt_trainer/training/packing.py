@@ -27,7 +27,8 @@ class Snapshot:
     """Copies of what training changes with its next step.
 
     On an accelerator with room for them they lie there, where copying takes a thousandth of the time that the way to
-    main memory does; whoever packs them goes that way, beside training. Else they lie in main memory.
+    main memory does; whoever packs them goes that way, beside training. Else they lie in main memory. What is packed is
+    let go, so that training and packing do not need room for all of it at once.
     """
 
     model: dict[str, Tensor]
@@ -61,15 +62,15 @@ class Snapshot:
         return cls(**copies, taken=taken)
 
     def pack_model(self, file: BinaryIO) -> None:
-        """As safetensors; nothing where there are no tensors."""
+        """As safetensors, once; nothing where there are no tensors."""
         with self._aside():
-            data = _as_safetensors(self.model)
+            data = _as_safetensors(_handed_over(self.model))
         file.write(data)
 
     def pack_optimizer(self, file: BinaryIO) -> None:
-        """What `unpack_optimizer` loads."""
+        """What `unpack_optimizer` loads, once."""
         with self._aside():
-            kept = {"optimizer": self.optimizer, "lastStep": self.last_step}
+            kept = {"optimizer": _handed_over(self.optimizer), "lastStep": _handed_over(self.last_step)}
             packed = _copied(kept, _CPU) if self.taken else kept
         torch.save(packed, file)
 
@@ -110,11 +111,11 @@ def pack_model(model: torch.nn.Module, without: Collection[str] = ()) -> bytes:
     return _as_safetensors({name: tensor for name, tensor in model.state_dict().items() if name not in without})
 
 
-def _as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Empty where there are none."""
-    if not tensors:
-        return b""
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def _as_safetensors(tensors: dict[str, Tensor]) -> bytes:
+    """Empty where there are none. Replaces the tensors given, one by one, by such as safetensors takes."""
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.detach().cpu().contiguous()
+    return save_tensors(tensors) if tensors else b""
 
 
 def unpack_model(model: torch.nn.Module, data: bytes) -> None:
@@ -145,6 +146,13 @@ def _copied(value: Any, device: torch.device) -> Any:
     if isinstance(value, list):
         return [_copied(one, device) for one in value]
     return value
+
+
+def _handed_over(held: dict[str, Any]) -> dict[str, Any]:
+    """All of it; whoever held it holds nothing any more."""
+    given = dict(held)
+    held.clear()
+    return given
 
 
 def _bytes(value: Any) -> int:

@@ -19,7 +19,7 @@ from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
 from snowmelt_trainer.training.head_start import forget, linear_head, soften, solver_of
-from snowmelt_trainer.training.metrics import improves
+from snowmelt_trainer.training.metrics import outranks
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import Epoch, RunState
 from snowmelt_trainer.training.statistics import count_anew
@@ -76,7 +76,6 @@ def _strengths(state: RunState, metric: Metric) -> int:
     solved = {row.index for row in state.rows if row.solved}
     best: Epoch | None = None
     for epoch in state.history:
-        value = epoch.validation[metric]
-        if epoch.stage in solved and improves(metric, value, best.validation[metric] if best else None):
+        if epoch.stage in solved and (best is None or outranks(metric, epoch.validation, best.validation)):
             best = epoch
     return best.epoch if best else 0

@@ -8,7 +8,7 @@ from enum import StrEnum
 from snowmelt_trainer.contract.base import Contract
 from snowmelt_trainer.contract.progress import CacheStatus, Metrics, StageRow, decimal
 from snowmelt_trainer.contract.unfreezing import Metric, StageLimits, Target
-from snowmelt_trainer.training.metrics import Counts, improves
+from snowmelt_trainer.training.metrics import Counts, improves, outranks
 
 
 class StageEnd(StrEnum):
@@ -117,16 +117,10 @@ def after_epoch(
             "loss_sum": 0.0,
             "stage_best": values if better else state.stage_best,
             "stale": stale,
-            "best": best if state.best is None or _outranks(metric, best, state.best) else state.best,
+            "best": best if state.best is None or outranks(metric, values, state.best.values) else state.best,
             "ended": _stage_end(epoch, stale, limits, max_epochs, target is not None and target.met_by(values[metric])),
         }
     )
-
-
-def _outranks(metric: Metric, challenger: Best, best: Best) -> bool:
-    if challenger.values[metric] == best.values[metric]:
-        return improves(Metric.LOSS, challenger.values[Metric.LOSS], best.values[Metric.LOSS])
-    return improves(metric, challenger.values[metric], best.values[metric])
 
 
 def _stage_end(epoch: int, stale: int, limits: StageLimits, max_epochs: int, target_met: bool) -> StageEnd | None:
