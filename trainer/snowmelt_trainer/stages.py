@@ -8,7 +8,8 @@ group below the head gets that of the next group towards the output times layerD
 statistics move in the first layers, too, their weights move as fast as all others. Once a stage has trained the head,
 later ones start from WARM_HEAD_FACTOR of the rate, so that a good head is not undone (LP-FT, Kumar et al. 2022, arXiv
 2202.10054); an automatic rate is lowered likewise in a first stage that trains the backbone, and less, to
-EVERYTHING_FACTOR, in a stage that trains everything.
+EVERYTHING_FACTOR, in a stage that trains everything. Without BatchNorm it is WITHOUT_BATCH_NORM_FACTOR wherever the
+backbone is trained.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ images). On the demo's digits, at 32 images, half of either did worse, and twice
 WARM_HEAD_FACTOR = 0.25
 EVERYTHING_FACTOR = 0.5
 """The same for an automatic rate in a stage that trains everything: there is no later one to move the first layers."""
+WITHOUT_BATCH_NORM_FACTOR = 1 / 16
+"""The same for an automatic rate in any stage that trains layers of a backbone without BatchNorm, such as a
+transformer: what nothing normalises anew by the batch bears far smaller steps.
+docs/design/20261127-before-everything.md has what was measured."""
 LAYER_DECAY = 0.8
 EPOCHS, EPOCHS_BETWEEN, EPOCHS_OF_EVERYTHING = 6, 2, 5
 """Most epochs of a stage where the spec gives no number; of those between the first and the last of strategy Gradual,
@@ -99,8 +104,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
         head_rate = draft.learning_rate or _head_rate(
             optimization,
             first=number == 1,
-            head_alone=len(trained) == 1,
-            everything=everything,
+            factor=_automatic_factor(groups, trained, first=number == 1),
         )
         stages.append(
             Stage(
@@ -187,17 +191,24 @@ def _matches(pattern: str, group: GroupInfo) -> bool:
     return any(fnmatchcase(name, pattern) for name in (group.name, *group.modules))
 
 
-def _head_rate(optimization: Optimization, *, first: bool, head_alone: bool, everything: bool) -> float:
+def _head_rate(optimization: Optimization, *, first: bool, factor: float) -> float:
+    """`factor` is what is taken of an automatic rate."""
     given = optimization.learning_rate
     if given is not None:
         return given if first else given * WARM_HEAD_FACTOR
     scale = (optimization.batch_size or REFERENCE_BATCH) / REFERENCE_BATCH
     if optimization.optimizer is OptimizerName.ADAMW:
         scale = math.sqrt(scale)
-    rate = AUTOMATIC_RATE[optimization.optimizer] * scale
-    if first and head_alone:
-        return rate
-    return rate * (EVERYTHING_FACTOR if everything else WARM_HEAD_FACTOR)
+    return AUTOMATIC_RATE[optimization.optimizer] * scale * factor
+
+
+def _automatic_factor(groups: Sequence[GroupInfo], trained: Sequence[int], *, first: bool) -> float:
+    head_alone, everything = len(trained) == 1, len(trained) == len(groups)
+    if head_alone:
+        return 1.0 if first else WARM_HEAD_FACTOR
+    if not any(group.batch_norm for group in groups):
+        return WITHOUT_BATCH_NORM_FACTOR
+    return EVERYTHING_FACTOR if everything else WARM_HEAD_FACTOR
 
 
 def _layer_decay(optimization: Optimization, groups: Sequence[GroupInfo], *, everything: bool) -> float:

@@ -209,6 +209,20 @@ def test_a_prefix_that_changes_under_the_cache_is_found_out(configure: Configure
     assert any("differ from their recomputation" in warning for warning in sent[-1].warnings)
 
 
+def test_what_a_transformer_computes_in_bfloat16_is_kept_though_its_last_norm_gives_float32(
+    configure: Configure,
+) -> None:
+    config = configure(
+        backbone={"architecture": "vit_b_16", "weights": "None"},
+        data={"augmentation": "None"},
+        unfreezing={"strategy": "HeadOnly", "stage": {"maxEpochs": 1}},
+        optimization={"precision": "BFloat16", "cache": ALWAYS},
+    )
+    (cache,) = caches(run(config))
+    assert cache is not None
+    assert (cache.failed, cache.views) == (False, 1)
+
+
 def test_a_cache_that_differs_when_it_is_built_is_built_anew_and_then_given_up(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

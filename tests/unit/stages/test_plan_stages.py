@@ -12,7 +12,7 @@ from snowmelt_trainer.contract.optimization import ActivationCache, CacheMode, H
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.unfreezing import CustomStage, Order, StageLimits, Strategy, Unfreezing
 from snowmelt_trainer.errors import RunError
-from snowmelt_trainer.stages import GroupInfo, Stage, plan_stages
+from snowmelt_trainer.stages import REFERENCE_BATCH, GroupInfo, Stage, plan_stages
 
 RESNET = tuple(
     GroupInfo(name, count, (module,), batch_norm=name != "head")
@@ -142,6 +142,16 @@ def test_without_a_layer_decay_a_network_without_batch_norm_keeps_the_usual_one(
     groups = (GroupInfo("stem", 1), GroupInfo("head", 1))
     (stage,) = plan_stages(Unfreezing(strategy=Strategy.FULL), Optimization(learning_rate=1.0), groups)
     assert stage.learning_rates == {"stem": 0.8, "head": 1.0}
+
+
+def test_a_backbone_without_batch_norm_learns_at_a_lower_automatic_rate() -> None:
+    groups = (GroupInfo("stem", 1), GroupInfo("layer1", 1), GroupInfo("head", 1))
+    unfreezing, optimization = Unfreezing(max_stages=3), Optimization(batch_size=REFERENCE_BATCH)
+    head, upper, everything = plan_stages(unfreezing, optimization, groups)
+    assert head.learning_rates["head"] == 4e-3
+    assert upper.learning_rates["head"] == everything.learning_rates["head"] == 4e-3 / 16
+    (full,) = plan_stages(Unfreezing(strategy=Strategy.FULL), optimization, groups)
+    assert full.learning_rates["head"] == 4e-3 / 16
 
 
 def test_a_frozen_group_between_still_counts_as_distance() -> None:
