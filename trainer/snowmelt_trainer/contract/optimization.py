@@ -128,7 +128,7 @@ class Optimization(Contract):
     """The optimizer."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
     """The head's peak learning rate; layer groups below it decay from it by layerDecay. Absent means chosen by Snowmelt
-    from the optimizer."""
+    from the optimizer, the batch and the backbone."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Each layer group's learning rate is that of the next group towards the output, times this. Absent means 0.8, but
     1.0 in a stage that trains everything of a network with BatchNorm."""
