@@ -253,7 +253,8 @@ METHOD = """## How it is measured
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
   during the fit less what was resident at its start; on a GPU it is the most that torch had allocated there.
 - The stopping rule: everyone follows their own schedule for the same number of epochs where they plan by epochs (of
-  ViT-B/16, three at most; ours goes by its product's defaults), and is cut off after a multiple of the time that full fine-tuning took.
+  ViT-B/16, three at most; ours goes by its product's defaults), and is cut off after a multiple of the time that full
+  fine-tuning took.
 - *defaults*: float32, torch's own memory format, images decoded in each epoch. *matched*: our precision on this
   machine, channels_last, images decoded once.
 - Times are medians over the seeds, with the range in brackets; "never" counts as longer than anything."""
