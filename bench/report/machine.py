@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 ALWAYS = ("torch", "torchvision", "numpy")
 NOBODY: Mapping[str, str] = {}
 
 
-def machine() -> str:
-    """The accelerator, where there is one; processor, cores, memory and system."""
+def machine(accelerator: str = "") -> str:
+    """The accelerator, where one is named; processor, cores, memory and system."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
@@ -23,8 +21,7 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     has = f" ({', '.join(special)})" if special else ""
     name = names[0] if names else platform.machine()
-    accelerator = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return f"{accelerator}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
+    return f"{accelerator}{', ' if accelerator else ''}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
 def versions(known: Mapping[str, str] = NOBODY) -> str:

@@ -62,7 +62,8 @@ def _panel(panel: Any, comparison: Comparison, colours: Mapping[str, str]) -> No
         for mark, text in ((marks.first, "mark 1"), (marks.second, "mark 2")):
             panel.axhline(mark, color="grey", linewidth=0.8, linestyle="--")
             panel.annotate(text, (1.0, mark), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
-        panel.set_ylim(_bottom(comparison.of(REFERENCE, DEFAULTS), marks.first), min(1.0, marks.full + 0.03))
+        highest = max(look.accuracy for run in comparison.runs for look in run.looks)
+        panel.set_ylim(_bottom(comparison.of(REFERENCE, DEFAULTS), marks.first), max(highest, marks.full) + 0.01)
     panel.set_xscale("log", subs=[])
     panel.xaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
     panel.xaxis.set_major_formatter("{x:g}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from statistics import median
 
+import torch
+
 from bench.report.machine import machine, versions
 from bench.stage.measure import Epochs
 from bench.stage.work import CASES, SHORT, Work
@@ -33,7 +35,7 @@ def page(found: Mapping[Precision, Figures], work: Work, *, images: int, workers
     repeats = len(next(iter(found.values())).epochs[0].seconds)
     return f"""# Benchmark: one stage against a plain loop
 
-`make bench-stage` writes this page. Measured on {today.isoformat()}: {machine()}; load average before the start
+`make bench-stage` writes this page. Measured on {today.isoformat()}: {machine(_accelerator())}; load average before the start
 {load:.1f}. {versions()}; {work.threads} thread(s).
 
 {work.architecture} at {work.image_size} px, {images:,} images of Fashion-MNIST, a tenth of them for validation, batches
@@ -86,3 +88,7 @@ def together(figures: Figures, workers: int) -> str:
 def spread(values: Sequence[float]) -> str:
     """The median, and the smallest and largest in brackets."""
     return f"{median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
+def _accelerator() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
