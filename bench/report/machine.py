@@ -21,7 +21,8 @@ def machine(accelerator: str = "") -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     has = f" ({', '.join(special)})" if special else ""
     name = names[0] if names else platform.machine()
-    return f"{accelerator}{', ' if accelerator else ''}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
+    first = f"{accelerator}, " if accelerator else ""
+    return f"{first}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
 def versions(known: Mapping[str, str] = NOBODY) -> str:

@@ -35,8 +35,8 @@ def page(found: Mapping[Precision, Figures], work: Work, *, images: int, workers
     repeats = len(next(iter(found.values())).epochs[0].seconds)
     return f"""# Benchmark: one stage against a plain loop
 
-`make bench-stage` writes this page. Measured on {today.isoformat()}: {machine(_accelerator())}; load average before the start
-{load:.1f}. {versions()}; {work.threads} thread(s).
+`make bench-stage` writes this page. Measured on {today.isoformat()}: {machine(_accelerator())}; load
+average before the start {load:.1f}. {versions()}; {work.threads} thread(s).
 
 {work.architecture} at {work.image_size} px, {images:,} images of Fashion-MNIST, a tenth of them for validation, batches
 of {work.batch_size}, no augmentation, one worker, no Ray. All cases run in one process and take turns, {repeats} times;
