@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
-import weakref
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 import torch
 from torch import nn
 
-from snowmelt_trainer.contract.optimization import OptimizerName
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.checkpoint import CheckpointStore, checkpoint_name
-from snowmelt_trainer.training.optimizers import build_optimizer
-from snowmelt_trainer.training.packing import Frozen, Snapshot, pack_model, unpack_model, unpack_optimizer
+from snowmelt_trainer.training.packing import Frozen, pack_model
 from snowmelt_trainer.training.state import Best, RunState
 from snowmelt_trainer.training.storage import replace_file, storage_errors
 
@@ -191,49 +185,6 @@ def test_a_checkpoint_without_sound_frozen_tensors_is_passed_over(tmp_path: Path
 def test_the_order_of_names_is_that_of_training() -> None:
     order = [(1, 0, 7), (1, 1, 0), (1, 9, 100), (1, 10, 0), (2, 0, 5), (11, 0, 1)]
     assert sorted(checkpoint_name(*place) for place in order) == [checkpoint_name(*place) for place in order]
-
-
-def packed(pack: Callable[[BinaryIO], None]) -> bytes:
-    file = io.BytesIO()
-    pack(file)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("name", list(OptimizerName))
-def test_weights_and_optimizer_come_back_bit_for_bit(name: OptimizerName) -> None:
-    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
-        model = network()
-        groups = [{"params": list(model.parameters()), "lr": 0.01, "weight_decay": 0.1}]
-        return model, build_optimizer(name, groups, CPU)
-
-    def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
-        torch.manual_seed(seed)
-        model(torch.randn(4, 3, 8, 8)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    straight, resumed = build(), build()
-    step(*straight, 1)
-    last_step = {"weight": torch.randn(2, 3)}
-    taken = Snapshot.of(straight[0], straight[0].state_dict(), straight[1], last_step)
-    step(*straight, 2)
-    unpack_model(resumed[0], packed(taken.pack_model))
-    assert unpack_optimizer(resumed[1], packed(taken.pack_optimizer))["weight"].equal(last_step["weight"])
-    step(*resumed, 2)
-    assert pack_model(straight[0]) == pack_model(resumed[0])
-
-
-def test_what_was_packed_takes_no_memory_any_more() -> None:
-    model = network()
-    optimizer = build_optimizer(OptimizerName.ADAMW, [{"params": list(model.parameters()), "lr": 0.01}], CPU)
-    model(torch.randn(4, 3, 8, 8)).square().mean().backward()
-    optimizer.step()
-    taken = Snapshot.of(model, model.state_dict(), optimizer, {"weight": torch.randn(2, 3)})
-    copies = [weakref.ref(one) for one in [*taken.model.values(), *taken.last_step.values()]]
-    copies += [weakref.ref(moments["exp_avg"]) for moments in taken.optimizer["state"].values()]
-    packed(taken.pack_optimizer)
-    packed(taken.pack_model)
-    assert not any(copy() is not None for copy in copies)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training import keeping, rig, stage
 from snowmelt_trainer.training.checkpoint import CheckpointStore
+from snowmelt_trainer.training.copies import FileCopies
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.state import RunState
 from snowmelt_trainer.training.storage import write_file
@@ -189,16 +191,16 @@ def test_a_disk_that_is_full_ends_the_run_with_its_reason(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second checkpoint finds no room; the first is kept."""
-    config, write = configure(unfreezing=FULL), keeping.Snapshot.pack_optimizer
+    config, write = configure(unfreezing=FULL), FileCopies.pack_optimizer
     written = []
 
-    def no_room(snapshot: keeping.Snapshot, file: object) -> None:
+    def no_room(copies: FileCopies, file: BinaryIO) -> None:
         written.append(1)
         if len(written) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(snapshot, file)  # type: ignore[arg-type]
+        write(copies, file)
 
-    monkeypatch.setattr(keeping.Snapshot, "pack_optimizer", no_room)
+    monkeypatch.setattr(FileCopies, "pack_optimizer", no_room)
     with pytest.raises(RunError, match="no space left") as caught:
         trained(config)
     assert caught.value.reason is Reason.STORAGE_FULL

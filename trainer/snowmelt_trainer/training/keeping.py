@@ -12,7 +12,8 @@ from snowmelt_trainer.stages import Stage
 from snowmelt_trainer.training.averaging import AveragedWeights
 from snowmelt_trainer.training.beside import Beside, Piece
 from snowmelt_trainer.training.checkpoint import checkpoint_name
-from snowmelt_trainer.training.packing import Frozen, Snapshot
+from snowmelt_trainer.training.copies import Copies, take_copies
+from snowmelt_trainer.training.packing import Frozen
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 
@@ -22,7 +23,7 @@ class _Best:
     """The best weights so far, which lie in no checkpoint yet."""
 
     state: RunState
-    weights: Snapshot
+    weights: Copies
 
 
 class Keeper(Beside):
@@ -78,11 +79,11 @@ class Keeper(Beside):
 
         return Piece(write, afterwards=lambda: self._written(state))
 
-    def _weights(self) -> Snapshot:
-        return Snapshot.of(self._rig.model, self._changing)
+    def _weights(self) -> Copies:
+        return take_copies(self._rig.model, self._changing)
 
-    def _everything(self) -> Snapshot:
-        return Snapshot.of(self._rig.model, self._changing, self._optimizer, self._average.last_step())
+    def _everything(self) -> Copies:
+        return take_copies(self._rig.model, self._changing, self._optimizer, self._average.last_step())
 
     def _written(self, state: RunState) -> None:
         self._rig.requests.written()

@@ -16,7 +16,8 @@ from snowmelt_trainer.accelerator import has_room
 from snowmelt_trainer.training.activations.payoff import Transfer
 
 DIRECTORY_ENV = "SNOWMELT_CACHE_DIR"
-"""Where files of cached activations go; the system's folder for temporary files where it is not set."""
+"""Where files of cached activations, and what waits to be written, go; the system's folder for temporary files where
+it is not set."""
 MEMORY_SHARE = 0.5
 DISK_SHARE = 0.8
 """Of what is free, how much may be filled."""
@@ -38,6 +39,15 @@ def memory_for(size: int, device: torch.device) -> torch.device:
     """Where a worker on `device` keeps `size` bytes in memory: on the accelerator itself where they take little of what
     is free there, else on the host."""
     return device if has_room(device, size, DEVICE_SHARE) else torch.device("cpu")
+
+
+def local_disk() -> Path:
+    """The folder on this machine's own disk for what nobody else reads.
+
+    Raises:
+        OSError: there is none.
+    """
+    return Path(os.environ.get(DIRECTORY_ENV) or tempfile.gettempdir())
 
 
 def free_disk(directory: Path) -> int:
@@ -75,7 +85,7 @@ def cache_directory(uid: str) -> Path:
         OSError: when it cannot be made, or belongs to somebody else (a shared folder for temporary files is open to
             all).
     """
-    directory = Path(os.environ.get(DIRECTORY_ENV) or tempfile.gettempdir()) / f"snowmelt-activations-{uid}"
+    directory = local_disk() / f"snowmelt-activations-{uid}"
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
