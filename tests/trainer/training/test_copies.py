@@ -108,7 +108,7 @@ def no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(resources.DIRECTORY_ENV, str(tmp_path))
-    file = Path("/dev/full").open("wb")  # noqa: SIM115: torch closes it, as far as that is possible
+    file = Path("/dev/full").open("wb")  # noqa: SIM115
     monkeypatch.setattr(Path, "open", lambda *_: file)
 
 

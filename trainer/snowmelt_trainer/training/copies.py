@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Protocol
@@ -117,12 +117,12 @@ class TensorCopies:
     def of(
         cls, model: dict[str, Tensor], optimizer: dict[str, Any], last_step: dict[str, Tensor], device: torch.device
     ) -> TensorCopies:
-        copies = [_copied(one, device) for one in (model, optimizer, last_step)]
+        copies = cls(_copied(model, device), _copied(optimizer, device), _copied(last_step, device))
         if device == _CPU:
-            return cls(*copies)
+            return copies
         taken = torch.cuda.Event()  # type: ignore[no-untyped-call]
         taken.record(torch.cuda.current_stream(device))
-        return cls(*copies, taken)
+        return replace(copies, taken=taken)
 
     def pack_model(self, file: BinaryIO) -> None:
         with self._aside():

@@ -71,7 +71,7 @@ def unpack_model(model: torch.nn.Module, data: bytes) -> None:
 
 def pack_optimizer(file: BinaryIO, state: dict[str, Any], last_step: dict[str, Tensor]) -> None:
     """Writes an optimizer's state_dict and the weights that it goes on from, both in main memory."""
-    with config.patch("save.compute_crc32", False):  # the manifest has each file's digest
+    with config.patch("save.compute_crc32", False):  # type: ignore[attr-defined]  # the manifest has a digest
         torch.save({"optimizer": state, "lastStep": last_step}, file)
 
 
