@@ -18,8 +18,6 @@ from snowmelt_trainer.training.packing import Frozen, pack_model
 from snowmelt_trainer.training.state import Best, RunState
 from snowmelt_trainer.training.storage import replace_file, storage_errors
 
-CPU = torch.device("cpu")
-
 
 def written(store: CheckpointStore, epoch: int, best_epoch: int = 1) -> str:
     name = checkpoint_name(1, epoch, 0)
