@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ALWAYS = ("torch", "torchvision", "numpy")
-NOBODY: Mapping[str, str] = {}
 
 
 def machine(accelerator: str = "") -> str:
@@ -25,13 +25,34 @@ def machine(accelerator: str = "") -> str:
     return f"{first}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
-def versions(known: Mapping[str, str] = NOBODY) -> str:
-    """Python, the libraries under everyone, and whatever the fits said of theirs."""
-    found = dict(known)
-    for name in ALWAYS:
+def accelerator_name(device: str) -> str:
+    """What the driver calls it; empty for the processor, as torch names it `cpu`."""
+    import torch  # noqa: PLC0415  (a page about the operator is written without it)
+
+    return "" if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+def revision() -> str:
+    """The commit of this checkout, marked where files differ from it; empty outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return ended.stdout.strip()
+
+
+def installed(distributions: Sequence[str] = ()) -> dict[str, str]:
+    """The versions of Python, of the libraries under everyone and of these, where they are installed."""
+    found = {"Python": platform.python_version()}
+    for name in (*ALWAYS, *distributions):
         try:
-            found.setdefault(name, version(name))
+            found[name] = version(name)
         except PackageNotFoundError:
             continue
-    said = [f"{name} {text}" for name, text in sorted(found.items())]
-    return ", ".join([f"Python {platform.python_version()}", *said])
+    return found
+
+
+def versions(known: Mapping[str, str] | None = None) -> str:
+    """These, else what is installed here, in one line."""
+    return ", ".join(f"{name} {text}" for name, text in sorted((known or installed()).items()))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from bench.report.machine import machine, versions
+from bench.report.machine import versions
 from bench.report.plot import draw
 from bench.report.results import START_UP, Run, read, read_start_up
 from bench.report.tables import (
@@ -57,7 +57,9 @@ def write_report(results: Path, path: Path, titles: Mapping[str, str], rivals: S
     plot, written = path.with_suffix(".svg"), path.with_suffix(".md")
     draw(found, titles, plot)
     start_up = read_start_up(results.parent / START_UP)
-    text = page(runs, found, titles, start_up=start_up, today=datetime.now(UTC).date(), plot=plot.name)
+    beside = results.is_relative_to(path.parent)
+    rows = str(results.relative_to(path.parent)) if beside else ""
+    text = page(runs, found, titles, start_up=start_up, plot=plot.name, rows=rows)
     written.write_text(text, encoding="utf-8")
     return written
 
@@ -68,15 +70,17 @@ def page(
     titles: Mapping[str, str],
     *,
     start_up: Mapping[str, float],
-    today: date,
     plot: str = "benchmarks.svg",
+    rows: str = "",
 ) -> str:
+    """All of it follows from what the results say, so that a page can be checked against them, for which it names their
+    file `rows` where it lies beside."""
     judged = [one for comparison in found for one in verdicts(comparison)]
     accuracies = [one for one in map(accuracy_verdict, found) if one is not None]
     entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
     entries.sort(key=lambda entry: (entry[1] != DEFAULTS, not entry[0].startswith(OURS), entry[0]))
     sections = [
-        _head(runs, today, plot),
+        _head(runs, plot, rows),
         "## What misses its aim\n\n" + misses(judged, accuracies, found),
         "## Ours against the best peer\n\nMedians over the cells:\n\n"
         + medians(judged)
@@ -92,7 +96,7 @@ def page(
     return "\n\n".join(sections) + "\n"
 
 
-def _head(runs: Sequence[Run], today: date, plot: str) -> str:
+def _head(runs: Sequence[Run], plot: str, rows: str) -> str:
     measured = [run for run in runs if not run.error]
     known = {name: text for run in measured for name, text in run.versions.items()}
     noisy = [run for run in measured if run.load > run.threads + QUIET]
@@ -105,8 +109,8 @@ def _head(runs: Sequence[Run], today: date, plot: str) -> str:
     threads = ", ".join(sorted({str(run.threads) for run in measured}))
     return f"""# Benchmark: Snowmelt and its peers
 
-`make bench` writes this page. Measured on {today.isoformat()}: {machine()}; threads: {threads};
-{versions(known)}. {quiet}
+`make bench` writes this page. {_measured(runs)}; threads: {threads};
+{versions(known)}. {quiet}{rows and f" Every fit is a line of [{rows}]({rows})."}
 
 {_coverage(runs)}
 
@@ -117,6 +121,28 @@ def _head(runs: Sequence[Run], today: date, plot: str) -> str:
 Thick and black: Snowmelt, a dot for each look. Dotted: peers with our precision and memory format."""
 
 
+def _measured(runs: Sequence[Run]) -> str:
+    """When, where, and what of ours; where several machines measured, which of them did what."""
+    days = sorted({f"{run.at:%Y-%m-%d}" for run in runs})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    revisions = ", ".join(dict.fromkeys(run.revision for run in runs if run.contender == OURS and run.revision))
+    rounds: dict[str, dict[str, set[int]]] = {}
+    for run in runs:
+        rounds.setdefault(run.machine, {}).setdefault(str(run.subject), set()).add(run.seed)
+    if len(rounds) == 1:
+        where = next(iter(rounds))
+    else:
+        where = "several machines, each round on one: " + "; ".join(
+            f"{machine} did {', '.join(f'{name} (seeds {_listed(seeds)})' for name, seeds in subjects.items())}"
+            for machine, subjects in rounds.items()
+        )
+    return f"Measured on {when}: {where}; Snowmelt at {revisions or 'no known commit'}"
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
 def _coverage(runs: Sequence[Run]) -> str:
     """Exactly which cells were run."""
     by_subject: dict[str, list[Run]] = {}
@@ -124,9 +150,9 @@ def _coverage(runs: Sequence[Run]) -> str:
         by_subject.setdefault(str(run.subject), []).append(run)
     lines = []
     for subject, some in by_subject.items():
-        seeds = sorted({run.seed for run in some})
+        seeds = _listed({run.seed for run in some})
         names = sorted({f"{run.contender} ({run.column})" for run in some})
-        lines.append(f"- {subject}: seeds {', '.join(map(str, seeds))}; {', '.join(names)}")
+        lines.append(f"- {subject}: seeds {seeds}; {', '.join(names)}")
     return "Run were:\n\n" + "\n".join(lines)
 
 

@@ -63,6 +63,9 @@ class Run:
     threads: int
     at: datetime = UNKNOWN
     """When it had ended."""
+    machine: str = ""
+    revision: str = ""
+    """Of this repository."""
     looks: tuple[Look, ...] = ()
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -85,6 +88,11 @@ class Run:
     versions: dict[str, str] = field(default_factory=dict)
     error: str = ""
 
+    @property
+    def round(self) -> tuple[Subject, int]:
+        """What it is compared within: its subject and its seed."""
+        return self.subject, self.seed
+
 
 def read(file: Path) -> list[Run]:
     """Every fit in the file; of one that was tried again, the last try. In the file's order."""
@@ -98,14 +106,27 @@ def read_start_up(file: Path) -> dict[str, float]:
 
 
 def parse(lines: Iterable[str]) -> list[Run]:
-    """As `read`, from the lines. Fits of another number of epochs than the subject's last are left out."""
+    """As `read`, from the lines. Fits of another number of epochs than the subject's last are left out, and those on
+    other machines than most of their round: only what one machine did is compared."""
     runs = [_run(json.loads(line)) for line in lines]
     epochs = {run.subject: run.epochs for run in runs}
-    return list(
-        {
-            (run.subject, run.contender, run.column, run.seed): run for run in runs if run.epochs == epochs[run.subject]
-        }.values()
-    )
+    last = {
+        (run.round, run.machine, run.contender, run.column): run for run in runs if run.epochs == epochs[run.subject]
+    }
+    machines = _machines(list(last.values()))
+    return [run for run in last.values() if run.machine == machines[run.round]]
+
+
+def _machines(runs: Sequence[Run]) -> dict[tuple[Subject, int], str]:
+    """Where most of each round was measured; of several machines that did as much, the one that was the last to."""
+    rounds: dict[tuple[Subject, int], dict[str, list[Run]]] = {}
+    for run in runs:
+        rounds.setdefault(run.round, {}).setdefault(run.machine, []).append(run)
+    return {one: max(machines, key=lambda name: _weight(machines[name])) for one, machines in rounds.items()}
+
+
+def _weight(runs: Sequence[Run]) -> tuple[int, datetime]:
+    return sum(not run.error for run in runs), max(run.at for run in runs)
 
 
 def subjects(runs: Sequence[Run]) -> list[Subject]:
@@ -124,6 +145,8 @@ def _run(row: dict[str, Any]) -> Run:
         load=max(row["loadBefore"], row["loadAfter"]),
         threads=row["threads"],
         at=datetime.fromisoformat(row["at"]),
+        machine=row["machine"],
+        revision=row["revision"],
         error=row.get("error", ""),
     )
     return run if run.error else _measured(run, row)

@@ -1,6 +1,7 @@
 """`make bench`: ours and its peers on one machine, in one run; writes docs/benchmarks.md and its plot.
 
-Results are added to a file cell by cell; a run that was ended goes on where it was when started again.
+Results are added to a file cell by cell; a run that was ended goes on where it was when started again on the same
+machine. The rows behind the page in the repository are in docs/benchmarks (`--out docs/benchmarks`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from bench.peers.contenders import CONTENDERS, REFERENCE
 from bench.peers.protocol import Column
+from bench.report.machine import accelerator_name, machine, revision
 from bench.report.page import write_report
 from bench.suite import startup
 from bench.suite.order import Cell, Entry, Subject, cells, left, seconds_left
-from bench.suite.runner import Runner
+from bench.suite.runner import Runner, Where
 from bench.tasks.images import TaskName
 from bench.tasks.pretraining import RECIPES
 from bench.tasks.task import task_of
@@ -29,14 +31,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--architectures", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="NAME")
     made.add_argument("--tasks", nargs="+", default=[*TaskName], choices=[*TaskName], metavar="TASK")
     made.add_argument("--image-sizes", nargs="+", type=int, default=[64, 112], metavar="PIXELS")
-    made.add_argument("--seeds", type=int, default=5)
+    made.add_argument("--seeds", type=int, default=5, help="how many")
+    made.add_argument("--first-seed", type=int, default=0)
     made.add_argument("--contenders", nargs="+", default=[one.name for one in CONTENDERS], metavar="NAME")
     made.add_argument("--columns", nargs="+", default=[*Column], choices=[*Column], metavar="COLUMN")
     made.add_argument("--epochs", type=int, default=6, help="of full fine-tuning, and of whoever plans by epochs")
     made.add_argument("--cut-off", type=float, default=2.5, help="a fit ends after so many times the reference's time")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     made.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    made.add_argument("--out", type=Path, help="(out/bench or out/bench-cuda)")
+    made.add_argument("--out", type=Path, help="folder of the results (out/bench or out/bench-cuda)")
     made.add_argument("--docs", type=Path, default=REPOSITORY / "docs")
     made.add_argument("--report-only", action="store_true", help="write the page from the results that there are")
     return made
@@ -56,14 +59,23 @@ def wanted_cells(options: argparse.Namespace) -> list[Cell]:
         for one in CONTENDERS
         if one.name in options.contenders and column in one.columns
     ]
-    return list(cells(subjects, entries, options.seeds, first=FIRST))
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    return list(cells(subjects, entries, seeds, first=FIRST))
 
 
 def main() -> None:
     options = parser().parse_args()
     name = "bench" if options.device == "cpu" else f"bench-{options.device}"
     out = options.out or REPOSITORY / "out" / name
-    runner = Runner(out, epochs=options.epochs, cut_off=options.cut_off, threads=options.threads, device=options.device)
+    runner = Runner(
+        out,
+        logs=REPOSITORY / "out" / name / "log",
+        where=Where(machine(accelerator_name(options.device)), revision()),
+        epochs=options.epochs,
+        cut_off=options.cut_off,
+        threads=options.threads,
+        device=options.device,
+    )
     wanted = wanted_cells(options)
     if options.device == "cpu" and not options.report_only and not (out / startup.FILE).exists():
         print("from `snowmelt run` to the first step:", flush=True)

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bench.peers.contenders import contender
 from bench.peers.looking import Split, accuracy_on, opened, recorder
 from bench.peers.protocol import Column, Setting, Trial
 from bench.peers.record import Budget
+from bench.report.machine import installed
 from bench.tasks.task import Task
 from snowmelt_trainer.backbones.network import build_skeleton
 from snowmelt_trainer.contract.optimization import Precision
@@ -63,7 +63,7 @@ def carry_out(order: Order) -> dict[str, Any]:
         "startUpSeconds": record.figures["startedAt"] - called,
         "bfloat16": setting.bfloat16,
         "channelsLast": setting.channels_last,
-        "versions": {name: version(name) for name in one.distributions},
+        "versions": installed(one.distributions),
     }
 
 

@@ -40,22 +40,23 @@ class Cell:
 
 def alternated(entries: Sequence[Entry], seed: int, first: Entry | None) -> list[Entry]:
     """The order in a round: each round begins with another entry, every other one runs backwards. So whatever drifts
-    meets all alike. `first` stays first in round 0, where the others' limit of time follows from it."""
+    meets all alike. `first`, where it is given, comes first: the others' limit of time follows from it."""
     turned = [*entries[seed % len(entries) :], *entries[: seed % len(entries)]]
     if seed % 2:
         turned.reverse()
-    if seed == 0 and first in turned:
+    if first in turned:
         turned.sort(key=lambda entry: entry != first)
     return turned
 
 
 def cells(
-    subjects: Sequence[Subject], entries: Sequence[Entry], seeds: int, *, first: Entry | None = None
+    subjects: Sequence[Subject], entries: Sequence[Entry], seeds: Sequence[int], *, first: Entry | None = None
 ) -> Iterator[Cell]:
-    """Every fit of the suite: seed by seed over all subjects, so that a suite cut short has whole rounds."""
-    for seed in range(seeds):
+    """Every fit of the suite: seed by seed over all subjects, so that a suite cut short has whole rounds. With `first`
+    the rounds of the first seed begin."""
+    for seed in seeds:
         for subject in subjects:
-            for entry in alternated(entries, seed, first):
+            for entry in alternated(entries, seed, first if seed == seeds[0] else None):
                 yield Cell(subject, entry, seed)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,31 @@ MOST_SECONDS = 3600.0
 """A process that takes longer hangs."""
 
 
+@dataclass(frozen=True)
+class Where:
+    """What every row says of where it was measured."""
+
+    machine: str
+    revision: str
+    """Of this repository."""
+
+
 class Runner:
     """Carries out cells and appends what they measured to OUT/results.jsonl."""
 
-    def __init__(self, out: Path, *, epochs: int, cut_off: float, threads: int, device: str = "cpu") -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.file = out / FILE
-        self.log = out / "log"
-        self.log.mkdir(exist_ok=True)
+    def __init__(
+        self, out: Path, *, logs: Path, where: Where, epochs: int, cut_off: float, threads: int, device: str = "cpu"
+    ) -> None:
+        for folder in (out, logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.log, self._where = out / FILE, logs, where
         self.took: dict[Cell, float] = {}
         """Seconds of wall clock of each fit of this run, evaluations and start-up included."""
         self._most_epochs, self._cut_off, self._threads, self._device = epochs, cut_off, threads, device
 
     def done(self) -> list[Cell]:
-        """What is in the file already and was measured by the same rule; failed fits are tried again."""
-        cells = ((_cell(row), row) for row in self._rows() if "error" not in row)
+        """What was measured on this machine already, by the same rule; failed fits are tried again."""
+        cells = ((_cell(row), row) for row in self._rows_from_here() if "error" not in row)
         return [cell for cell, row in cells if row["epochs"] == self._epochs(cell.subject)]
 
     def run(self, cell: Cell, task: Task | None = None) -> str:
@@ -61,14 +71,18 @@ class Runner:
         load, began = os.getloadavg()[0], time.monotonic()
         result = self._in_a_process(order, cell)
         self.took[cell] = time.monotonic() - began
-        row = cell.key | {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "epochs": order.epochs,
-            "limitSeconds": order.seconds,
-            "threads": self._threads,
-            "loadBefore": load,
-            "loadAfter": os.getloadavg()[0],
-        }
+        row = (
+            cell.key
+            | asdict(self._where)
+            | {
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "epochs": order.epochs,
+                "limitSeconds": order.seconds,
+                "threads": self._threads,
+                "loadBefore": load,
+                "loadAfter": os.getloadavg()[0],
+            }
+        )
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row | result) + "\n")
         return _said(cell, result)
@@ -78,7 +92,7 @@ class Runner:
 
     def _limit(self, subject: Subject) -> float | None:
         """Seconds after which every fit on the subject ends; None for the reference's first, which they follow from."""
-        for row in self._rows():
+        for row in self._rows_from_here():
             cell = _cell(row)
             if (
                 cell.subject == subject
@@ -89,10 +103,11 @@ class Runner:
                 return float(row["figures"]["seconds"]) * self._cut_off
         return None
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows_from_here(self) -> list[dict[str, Any]]:
         if not self.file.exists():
             return []
-        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row["machine"] == self._where.machine]
 
     def _in_a_process(self, order: Order, cell: Cell) -> dict[str, Any]:
         name = "-".join(str(value) for value in cell.key.values())

@@ -16,7 +16,7 @@ from bench.peers.record import Budget, Record
 from bench.report.results import read
 from bench.suite.cell import Order, outcome
 from bench.suite.order import Cell, Entry, Subject
-from bench.suite.runner import Runner
+from bench.suite.runner import Runner, Where
 from bench.tasks.images import TaskName, shifted, splits_of
 from bench.tasks.task import Task
 from hack.data.folders import write_folders
@@ -35,14 +35,20 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return Task("far", root, SUBJECT.architecture, SUBJECT.image_size, weights=None)
 
 
+def runner_in(folder: Path, *, machine: str = "this one", epochs: int = 1, cut_off: float = CUT_OFF) -> Runner:
+    where = Where(machine, "abc1234")
+    return Runner(folder, logs=folder / "log", where=where, epochs=epochs, cut_off=cut_off, threads=1)
+
+
 def test_contenders_are_measured_alike_and_a_rerun_finds_what_was_done(task: Task, tmp_path: Path) -> None:
-    runner = Runner(tmp_path, epochs=1, cut_off=CUT_OFF, threads=1)
+    runner = runner_in(tmp_path)
     cells = [Cell(SUBJECT, Entry(*entry), 0) for entry in (("plain", "defaults"), ("ours", "defaults"))]
     for cell in cells:
         said = runner.run(cell, task)
         assert "FAILED" not in said, said
-    assert Runner(tmp_path, epochs=1, cut_off=CUT_OFF, threads=1).done() == cells
-    assert Runner(tmp_path, epochs=2, cut_off=CUT_OFF, threads=1).done() == [], "another rule is another benchmark"
+    assert runner_in(tmp_path).done() == cells
+    assert runner_in(tmp_path, epochs=2).done() == [], "another rule is another benchmark"
+    assert runner_in(tmp_path, machine="another").done() == [], "what another machine did compares with nothing here"
     plain, ours = read(runner.file)
     assert plain.limit_seconds is None
     assert ours.limit_seconds == pytest.approx(CUT_OFF * plain.seconds)
@@ -60,9 +66,9 @@ def test_a_contender_that_fails_says_why_and_is_tried_again(task: Task, tmp_path
     ordered = asdict(replace(task, architecture="no_such_network", root=str(task.root)))  # type: ignore[arg-type]
     said = outcome(Order(ordered, "plain", Column.DEFAULTS, seed=0, epochs=1, seconds=None, threads=1))
     assert "no_such_network" in said["error"]
-    runner = Runner(tmp_path, epochs=1, cut_off=2.0, threads=1)
+    runner = runner_in(tmp_path, cut_off=2.0)
     cell = Cell(SUBJECT, Entry("plain", "defaults"), 0)
-    runner.file.write_text(json.dumps(cell.key | {"epochs": 1} | said) + "\n")
+    runner.file.write_text(json.dumps(cell.key | {"epochs": 1, "machine": "this one"} | said) + "\n")
     assert runner.done() == []
 
 

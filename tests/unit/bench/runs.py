@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from bench.report.results import Look, Run, Subject
 
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SUBJECT = Subject("resnet18", "near", 64)
 
 
@@ -20,6 +22,9 @@ def run(contender: str = "plain", column: str = "defaults", seed: int = 0, **fie
         "limit_seconds": 100.0,
         "load": 2.0,
         "threads": 2,
+        "at": NOON,
+        "machine": "a Xeon",
+        "revision": "abc1234",
         "validation": 0.94,
         "test": 0.93,
         "validation_images": 1000,
@@ -38,6 +43,8 @@ def row(**fields: Any) -> dict[str, Any]:
         "contender": "plain",
         "column": "defaults",
         "seed": 0,
+        "machine": "a Xeon",
+        "revision": "abc1234",
         "at": "2026-11-25T06:00:00+00:00",
         "epochs": 6,
         "limitSeconds": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from bench.report.page import page
 from bench.report.results import Run, parse
@@ -68,7 +68,7 @@ def test_speed_is_counted_apart_for_each_thing_that_is_trained() -> None:
 
 def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> None:
     runs = [FULL, QUICK, run("fastai", looks=(look(5.0, 0.92),)), run("fts", error="ImportError: no module")]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0}, today=date(2026, 11, 25))
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0})
     misses = text.index("## What misses its aim")
     assert misses < text.index("## Ours against the best peer")
     section = text[misses : text.index("## Ours against the best peer")]
@@ -81,17 +81,17 @@ def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> 
 
 def test_the_page_says_when_others_used_the_machine() -> None:
     runs = [run(looks=(look(1.0, 0.9),), load=5.0)]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0}, today=date(2026, 11, 25))
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0})
     assert "**The machine was not quiet**: in 1 of 1 fits" in text
 
 
 def test_the_page_says_which_fits_of_a_round_were_made_hours_apart() -> None:
     early, late = datetime(2026, 11, 25, 6, tzinfo=UTC), datetime(2026, 11, 25, 9, tzinfo=UTC)
     runs = [run(at=early), run("ours", at=late), run("plain", seed=1, at=late)]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={}, today=date(2026, 11, 25))
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={})
     assert "may have been faster or slower, on resnet18, near, 64 px, seed 0." in text
     runs = [run(at=early), run("ours", at=early), run("plain", seed=1, at=late)]
-    assert "one after the other" in page(runs, comparisons(runs, RIVALS), TITLES, start_up={}, today=date(2026, 11, 25))
+    assert "one after the other" in page(runs, comparisons(runs, RIVALS), TITLES, start_up={})
 
 
 def test_a_fit_that_was_tried_again_counts_once_and_other_rules_do_not_count() -> None:
@@ -104,3 +104,29 @@ def test_a_fit_that_was_tried_again_counts_once_and_other_rules_do_not_count() -
 def test_each_network_has_its_own_number_of_epochs() -> None:
     lines = [json.dumps(one) for one in (row(), row(architecture="vit_b_16", epochs=3))]
     assert [one.epochs for one in parse(lines)] == [6, 3]
+
+
+def test_the_fits_of_a_round_that_are_compared_are_of_one_machine() -> None:
+    here = [row(machine="here"), row(machine="here", contender="ours")]
+    there = [row(machine="there", at="2026-11-26T06:00:00+00:00"), row(machine="there", seed=1)]
+    runs = parse(map(json.dumps, [*here, *there]))
+    assert [(one.contender, one.seed, one.machine) for one in runs] == [
+        ("plain", 0, "here"),
+        ("ours", 0, "here"),
+        ("plain", 1, "there"),
+    ]
+
+
+def test_of_two_machines_that_did_as_much_of_a_round_the_later_counts() -> None:
+    rows = [row(machine="late", at="2026-11-26T06:00:00+00:00"), row(machine="early")]
+    (only,) = parse(map(json.dumps, rows))
+    assert only.machine == "late"
+
+
+def test_the_page_says_when_where_and_what_was_measured() -> None:
+    runs = [run(), run("ours", seed=1, machine="another", at=datetime(2026, 11, 26, tzinfo=UTC), revision="def5678")]
+    text = page(runs[:1], comparisons(runs[:1], RIVALS), TITLES, start_up={})
+    assert "Measured on 2026-11-25: a Xeon; Snowmelt at no known commit" in text
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={})
+    assert "Measured on 2026-11-25 to 2026-11-26: several machines" in text
+    assert "another did resnet18, near, 64 px (seeds 1); Snowmelt at def5678" in text
