@@ -11,8 +11,9 @@ from torchvision.transforms import v2
 from snowmelt_trainer.backbones.network import build_network
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.training import precision
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.precision import choose_precision, place, place_model
+from snowmelt_trainer.training.precision import choose_precision, place, place_model, product_seconds
 
 CPU = torch.device("cpu")
 
@@ -21,11 +22,13 @@ def placed(inputs: torch.Tensor) -> torch.Tensor:
     return place(inputs, CPU, IMAGENET_PREPROCESSING)
 
 
-@pytest.fixture(params=["amx", "avx512", "neither"])
+@pytest.fixture(params=["amx", "avx512", "slow avx512", "neither"])
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the processor says that it can do."""
+    """What the processor says that it can do, and how fast it is then."""
+    seconds = {torch.float32: 1.0, torch.bfloat16: 2.0 if request.param == "slow avx512" else 0.5}
+    monkeypatch.setattr(precision, "product_seconds", seconds.get)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param == "amx")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param in {"amx", "avx512"})
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param != "neither")
     return str(request.param)
 
 
@@ -41,6 +44,10 @@ def test_bfloat16_is_taken_where_processor_and_network_are_fast_with_it(
     expected = Precision.BFLOAT16 if processor in fast_with else Precision.FLOAT32
     assert choose_precision(Precision.AUTO, World(), model) is expected
     assert choose_precision(Precision.FLOAT32, World(), model) is Precision.FLOAT32
+
+
+def test_a_product_is_timed_once_in_a_process() -> None:
+    assert 0.0 < product_seconds(torch.float32) == product_seconds(torch.float32)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "shufflenet_v2_x0_5", "swin_t", "squeezenet1_1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 
 import torch
@@ -12,27 +13,46 @@ from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.convolution import IMAGES, multiply_small_maps
 from snowmelt_trainer.training.distributed import World
 
+SIDE, PRODUCTS = 512, 8
+"""Of the matrices that are multiplied to compare precisions, and how often: some 30 ms in all on a slow core."""
+
 
 def choose_precision(wanted: Precision, world: World, model: nn.Module) -> Precision:
-    """What `Auto` means here: BFloat16 where every worker's hardware computes it natively, else Float32.
+    """What `Auto` means here: BFloat16 where every worker's hardware is faster with it, else Float32.
 
-    Natively: CUDA devices of compute capability 8.0 and above, and CPUs with AMX tiles or AVX512-BF16. On these a
-    network that has grouped convolutions (depthwise ones, too) keeps Float32: their gradients have no fast kernel.
-    Measured on one core with AVX512-BF16 at 64 px, a step in BFloat16 was 1.4 to 2.1 times as fast for ResNets, ViT and
-    ConvNeXt, and took 1.2 times as long for MobileNetV3 and EfficientNet; on two with AMX, 2.3 times for MobileNetV3.
+    That is so on CUDA devices of compute capability 8.0 and above, and on processors that know the format if a matrix
+    product proves it: of those with AVX512-BF16 some take half of float32's time, others twice as long, for the whole
+    step as for the product. Processors keep Float32 for a network that has grouped convolutions (depthwise ones, too):
+    their gradients have no fast kernel. docs/design/20261127-precision-on-processors.md has what was measured.
     """
     if wanted is not Precision.AUTO:
         return wanted
-    return Precision.BFLOAT16 if world.minimum(_is_native(world.device, model)) else Precision.FLOAT32
+    return Precision.BFLOAT16 if world.minimum(_is_faster(world.device, model)) else Precision.FLOAT32
 
 
-def _is_native(device: torch.device, model: nn.Module) -> bool:
+def _is_faster(device: torch.device, model: nn.Module) -> bool:
+    """Whether this worker trains the model faster in BFloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
     grouped = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
-    return not grouped and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    known = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return not grouped and known and product_seconds(torch.bfloat16) < product_seconds(torch.float32)
+
+
+@lru_cache(maxsize=2)
+def product_seconds(dtype: torch.dtype) -> float:
+    """What one matrix product in this type takes a processor: the best of some, in this process once. The two types lie
+    a factor of two or more apart, so that an attempt that resumes decides as the one before."""
+    left, right = (torch.ones((SIDE, SIDE), dtype=dtype) for _ in range(2))
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(PRODUCTS):
+            began = time.perf_counter()
+            torch.mm(left, right)
+            seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
