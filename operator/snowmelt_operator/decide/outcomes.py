@@ -11,7 +11,7 @@ from snowmelt_operator.api.status import Attempts, Incident
 from snowmelt_operator.api.v1alpha1 import FineTuneJob
 from snowmelt_operator.decide import troubles
 from snowmelt_operator.decide.clock import after_failure, banked
-from snowmelt_operator.decide.conditions import Says, merge, phase_of
+from snowmelt_operator.decide.conditions import MAX_MESSAGE, Says, merge, phase_of
 from snowmelt_operator.decide.state import (
     Action,
     Decision,
@@ -157,11 +157,12 @@ def attempt_failed(seen: Observed, job: FineTuneJob, reason: StrEnum, message: s
 
 
 def incident_events(seen: Observed) -> tuple[Event, ...]:
-    """An Event for everything that went wrong and was not told yet."""
-    return tuple(
-        event(seen, incident.reason, incident.message, action="Run", severity=Severity.WARNING)
-        for incident in troubles.fresh_incidents(seen)
-    )
+    """An Event for everything that went wrong, or that the job goes on without, and was not told yet."""
+    before = find_condition(seen.job.status.conditions, ConditionType.DEGRADED)
+    told = before.message if before is not None else ""
+    news = [(incident.reason, incident.message) for incident in troubles.fresh_incidents(seen)]
+    news += [(str(one.reason), one.message) for one in degraded(seen) if one.message[:MAX_MESSAGE] != told]
+    return tuple(event(seen, reason, message, action="Run", severity=Severity.WARNING) for reason, message in news)
 
 
 def event(

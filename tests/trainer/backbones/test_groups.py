@@ -9,7 +9,7 @@ from torch import nn
 from snowmelt_trainer.backbones import architecture_info, architectures, describe_groups, weights_names
 from snowmelt_trainer.backbones.graph import trace_parts
 from snowmelt_trainer.backbones.groups import layer_groups
-from snowmelt_trainer.backbones.network import build_skeleton
+from snowmelt_trainer.backbones.network import build_skeleton, takes_any_size_from_smallest
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 from tests.trainer.backbones.networks import small_size
@@ -132,6 +132,13 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_ones() -> None:
     with pytest.raises(RunError, match="no classifier 'resnet5'; nearest: resnet50") as caught:
         describe_groups("resnet5", num_classes=7, image_size=32)
     assert caught.value.reason is Reason.INVALID_CONFIG
+
+
+@pytest.mark.parametrize("architecture", filter(takes_any_size_from_smallest, architectures()))
+def test_the_smallest_size_that_torchvision_names_is_one_that_the_network_takes(architecture: str) -> None:
+    size = architecture_info(architecture).min_image_size
+    model = build_skeleton(architecture, num_classes=2, image_size=size).eval().to("meta")
+    assert model(torch.empty(1, 3, size, size, device="meta")).shape == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from snowmelt_operator.api.stored import InvalidJob, read_job
 from snowmelt_operator.decide import decide
 from snowmelt_operator.decide.rules import STOP_GRACE
 from snowmelt_operator.decide.state import AskForWorkers, DeleteJob, LaunchAttempt, Observed, StopAttempt
+from snowmelt_operator.events import Severity
 from snowmelt_trainer.contract.reasons import Outcome
 from snowmelt_trainer.contract.reasons import Reason as TrainerReason
 from tests.unit.operator_core.building import (
@@ -347,6 +348,15 @@ def test_a_cache_that_was_given_up_degrades_the_job_to_its_end(status: dict[str,
     ended = decide(seen(under_way(status=status | last_word), run(RunPhase.SUCCEEDED)))
     assert condition(ended, ConditionType.DEGRADED) == told
     assert condition(ended, ConditionType.COMPLETE).status == "True"
+
+
+def test_a_cache_that_was_given_up_is_told_as_an_event_once() -> None:
+    training = seen(under_way(status={"stages": [HEAD | {"cache": GIVEN_UP}], "stage": UNDER_TRAINING}), run())
+    decision = decide(training)
+    (told,) = decision.events
+    assert (told.reason, told.severity) == (Reason.CACHE_GIVEN_UP, Severity.WARNING)
+    assert "No space left on device" in told.note
+    assert decide(after(training, decision)).events == ()
 
 
 def test_a_job_whose_cache_works_is_not_said_to_be_degraded() -> None:
