@@ -45,6 +45,9 @@ CONTENDERS = (
     Contender("ray-train", "plain loop inside Ray Train", lambda: _loaded("ray_train"), ("ray",)),
 )
 
+TITLES = {one.name: one.title for one in CONTENDERS}
+RIVALS = tuple(one.name for one in CONTENDERS if one.rival)
+
 
 def contender(name: str) -> Contender:
     """By name.

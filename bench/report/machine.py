@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def revision() -> str:
     except FileNotFoundError:
         return ""
     return ended.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Where:
+    """What every result says of where it was measured."""
+
+    machine: str
+    revision: str
+    """Of this repository."""
+
+
+def here(device: str) -> Where:
+    """This machine, with this device as torch names it, and this checkout."""
+    return Where(machine(accelerator_name(device)), revision())
 
 
 def installed(distributions: Sequence[str] = ()) -> dict[str, str]:

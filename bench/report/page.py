@@ -11,7 +11,7 @@ from statistics import median
 
 from bench.report.machine import versions
 from bench.report.plot import draw
-from bench.report.results import START_UP, Run, read, read_start_up
+from bench.report.results import START_UP, Run, StartUp, read, read_start_up
 from bench.report.tables import (
     accuracy_table,
     cache_table,
@@ -69,7 +69,7 @@ def page(
     found: Sequence[Comparison],
     titles: Mapping[str, str],
     *,
-    start_up: Mapping[str, float],
+    start_up: StartUp | None = None,
     plot: str = "benchmarks.svg",
     rows: str = "",
 ) -> str:
@@ -247,9 +247,11 @@ The cache of the frozen layers' activations, in Snowmelt's runs:
 {cache_table(comparison, OURS, DEFAULTS)}"""
 
 
-def _start_up(parts: Mapping[str, float]) -> str:
-    lines = [f"- {seconds:.1f} s: {part.replace('ours:', '**ours**:')}" for part, seconds in parts.items()]
-    return "\n".join(lines) if lines else "Not measured."
+def _start_up(found: StartUp | None) -> str:
+    if found is None:
+        return "Not measured."
+    lines = [f"- {seconds:.1f} s: {part.replace('ours:', '**ours**:')}" for part, seconds in found.parts.items()]
+    return f"On {found.machine}; Snowmelt at {found.revision}:\n\n" + "\n".join(lines)
 
 
 def failures(runs: Sequence[Run]) -> str:

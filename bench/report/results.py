@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,10 +99,19 @@ def read(file: Path) -> list[Run]:
     return parse(file.read_text(encoding="utf-8").splitlines()) if file.exists() else []
 
 
-def read_start_up(file: Path) -> dict[str, float]:
-    """Seconds of each part of a start; empty where it was not measured."""
-    found: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return found
+@dataclass(frozen=True)
+class StartUp:
+    """How long one `snowmelt run` took to its first step and to its end."""
+
+    machine: str
+    revision: str
+    parts: Mapping[str, float]
+    """Seconds of each, in their order."""
+
+
+def read_start_up(file: Path) -> StartUp | None:
+    """None where it was not measured."""
+    return StartUp(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 def parse(lines: Iterable[str]) -> list[Run]:

@@ -11,13 +11,13 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.peers.contenders import CONTENDERS, REFERENCE
+from bench.peers.contenders import CONTENDERS, REFERENCE, RIVALS, TITLES
 from bench.peers.protocol import Column
-from bench.report.machine import accelerator_name, machine, revision
+from bench.report.machine import here
 from bench.report.page import write_report
 from bench.suite import startup
 from bench.suite.order import Cell, Entry, Subject, cells, left, seconds_left
-from bench.suite.runner import Runner, Where
+from bench.suite.runner import Runner
 from bench.tasks.images import TaskName
 from bench.tasks.pretraining import RECIPES
 from bench.tasks.task import task_of
@@ -67,10 +67,11 @@ def main() -> None:
     options = parser().parse_args()
     name = "bench" if options.device == "cpu" else f"bench-{options.device}"
     out = options.out or REPOSITORY / "out" / name
+    where = here(options.device)
     runner = Runner(
         out,
         logs=REPOSITORY / "out" / name / "log",
-        where=Where(machine(accelerator_name(options.device)), revision()),
+        where=where,
         epochs=options.epochs,
         cut_off=options.cut_off,
         threads=options.threads,
@@ -81,7 +82,7 @@ def main() -> None:
         print("from `snowmelt run` to the first step:", flush=True)
         subject = wanted[0].subject
         task = task_of(TaskName(subject.task), subject.architecture, subject.image_size)
-        for part, seconds in startup.measure(task, out).items():
+        for part, seconds in startup.measure(task, out, where).items():
             print(f"  {seconds:6.1f} s  {part}", flush=True)
     remaining = [] if options.report_only else left(wanted, runner.done())
     print(f"{len(wanted)} fits, {len(remaining)} of them left; results: {runner.file}", flush=True)
@@ -91,10 +92,8 @@ def main() -> None:
         ahead = seconds_left(remaining, runner.took)
         until = "" if ahead is None else f"; {len(remaining)} left, about {ahead / 60:.0f} min"
         print(f"{datetime.now(UTC):%H:%M:%S} {said}{until}", flush=True)
-    titles = {one.name: one.title for one in CONTENDERS}
-    rivals = [one.name for one in CONTENDERS if one.rival]
     page = "benchmarks" if options.device == "cpu" else "benchmarks-gpu"
-    print(f"wrote {write_report(runner.file, options.docs / page, titles, rivals)}")
+    print(f"wrote {write_report(runner.file, options.docs / page, TITLES, RIVALS)}")
 
 
 if __name__ == "__main__":

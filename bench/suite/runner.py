@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.peers.contenders import OURS, REFERENCE
 from bench.peers.protocol import Column
+from bench.report.machine import Where
 from bench.suite.cell import Order, as_document
 from bench.suite.order import Cell, Entry, Subject
 from bench.tasks.images import TaskName
@@ -25,15 +26,6 @@ SHORT = {"vit_b_16": 3}
 """Most epochs of networks that a processor takes minutes for each."""
 MOST_SECONDS = 3600.0
 """A process that takes longer hangs."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """What every row says of where it was measured."""
-
-    machine: str
-    revision: str
-    """Of this repository."""
 
 
 class Runner:

@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import yaml
 
+from bench.report.machine import Where
 from bench.report.results import START_UP
 from bench.tasks.task import Task
 from snowmelt_trainer.contract.progress import Progress
@@ -25,7 +27,7 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
 """With which the trainer's lines begin."""
 
 
-def measure(task: Task, out: Path) -> dict[str, float]:
+def measure(task: Task, out: Path, where: Where) -> dict[str, float]:
     """Runs a job of one epoch of the head, and keeps the parts in OUT/startup.json.
 
     Raises:
@@ -52,7 +54,7 @@ def measure(task: Task, out: Path) -> dict[str, float]:
             configured=(run / "config.json").stat().st_mtime,
             over=over,
         )
-    (out / FILE).write_text(json.dumps(found), encoding="utf-8")
+    (out / FILE).write_text(json.dumps(asdict(where) | {"parts": found}), encoding="utf-8")
     return found
 
 

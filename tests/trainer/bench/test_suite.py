@@ -11,18 +11,23 @@ from PIL import Image
 from torch import nn
 
 from bench.peers.clock import Stopwatch
+from bench.peers.contenders import RIVALS, TITLES
 from bench.peers.protocol import Column
 from bench.peers.record import Budget, Record
-from bench.report.results import read
+from bench.report.machine import Where
+from bench.report.page import page
+from bench.report.results import START_UP, read, read_start_up
+from bench.report.verdicts import comparisons
 from bench.suite.cell import Order, outcome
 from bench.suite.order import Cell, Entry, Subject
-from bench.suite.runner import Runner, Where
+from bench.suite.runner import FILE, Runner
 from bench.tasks.images import TaskName, shifted, splits_of
 from bench.tasks.task import Task
 from hack.data.folders import write_folders
 
 CUT_OFF = 10_000.0
 """Never reached: on a busy machine a closer one would cut the fit off before its first stage has ended."""
+DOCS = Path(__file__).parents[3] / "docs"
 SUBJECT = Subject("shufflenet_v2_x0_5", "far", 32)
 
 
@@ -103,3 +108,16 @@ def test_shifted_images_are_inverted_and_flattened_and_the_same_every_time() -> 
     assert (there == shifted(pixels, seed=3)).all()
     assert there[pixels == 0].mean() > there[pixels == 255].mean()
     assert there.std() < pixels.std()
+
+
+def test_the_page_in_docs_says_what_the_results_beside_it_say() -> None:
+    rows = DOCS / "benchmarks" / FILE
+    runs = read(rows)
+    written = page(
+        runs,
+        comparisons(runs, RIVALS),
+        TITLES,
+        start_up=read_start_up(rows.with_name(START_UP)),
+        rows=str(rows.relative_to(DOCS)),
+    )
+    assert written == (DOCS / "benchmarks.md").read_text(encoding="utf-8")

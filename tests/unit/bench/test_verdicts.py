@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime
 
 from bench.report.page import page
-from bench.report.results import Run, parse
+from bench.report.results import Run, StartUp, parse
 from bench.report.tables import segments
 from bench.report.verdicts import Comparison, accuracy_verdict, comparisons, share_of, verdicts
 from tests.unit.bench.runs import SUBJECT, look, row, run
@@ -68,7 +68,7 @@ def test_speed_is_counted_apart_for_each_thing_that_is_trained() -> None:
 
 def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> None:
     runs = [FULL, QUICK, run("fastai", looks=(look(5.0, 0.92),)), run("fts", error="ImportError: no module")]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0})
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up=StartUp("a Xeon", "abc1234", {"imports": 2.0}))
     misses = text.index("## What misses its aim")
     assert misses < text.index("## Ours against the best peer")
     section = text[misses : text.index("## Ours against the best peer")]
@@ -81,17 +81,17 @@ def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> 
 
 def test_the_page_says_when_others_used_the_machine() -> None:
     runs = [run(looks=(look(1.0, 0.9),), load=5.0)]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={"imports": 2.0})
+    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up=StartUp("a Xeon", "abc1234", {"imports": 2.0}))
     assert "**The machine was not quiet**: in 1 of 1 fits" in text
 
 
 def test_the_page_says_which_fits_of_a_round_were_made_hours_apart() -> None:
     early, late = datetime(2026, 11, 25, 6, tzinfo=UTC), datetime(2026, 11, 25, 9, tzinfo=UTC)
     runs = [run(at=early), run("ours", at=late), run("plain", seed=1, at=late)]
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={})
+    text = page(runs, comparisons(runs, RIVALS), TITLES)
     assert "may have been faster or slower, on resnet18, near, 64 px, seed 0." in text
     runs = [run(at=early), run("ours", at=early), run("plain", seed=1, at=late)]
-    assert "one after the other" in page(runs, comparisons(runs, RIVALS), TITLES, start_up={})
+    assert "one after the other" in page(runs, comparisons(runs, RIVALS), TITLES)
 
 
 def test_a_fit_that_was_tried_again_counts_once_and_other_rules_do_not_count() -> None:
@@ -125,8 +125,8 @@ def test_of_two_machines_that_did_as_much_of_a_round_the_later_counts() -> None:
 
 def test_the_page_says_when_where_and_what_was_measured() -> None:
     runs = [run(), run("ours", seed=1, machine="another", at=datetime(2026, 11, 26, tzinfo=UTC), revision="def5678")]
-    text = page(runs[:1], comparisons(runs[:1], RIVALS), TITLES, start_up={})
+    text = page(runs[:1], comparisons(runs[:1], RIVALS), TITLES)
     assert "Measured on 2026-11-25: a Xeon; Snowmelt at no known commit" in text
-    text = page(runs, comparisons(runs, RIVALS), TITLES, start_up={})
+    text = page(runs, comparisons(runs, RIVALS), TITLES)
     assert "Measured on 2026-11-25 to 2026-11-26: several machines" in text
     assert "another did resnet18, near, 64 px (seeds 1); Snowmelt at def5678" in text

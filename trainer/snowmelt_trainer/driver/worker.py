@@ -39,7 +39,9 @@ from snowmelt_trainer.training.walk import walk
 
 log = logging.getLogger(__name__)
 
-MAX_EVALUATION_BATCH = 256
+MAX_EVALUATION_BATCH, MAX_ON_A_PROCESSOR = 256, 64
+"""Images of one worker. A processor evaluates 64 as fast as 256 (a ResNet-50 faster), and they take a quarter of the
+memory, which at 256 was more than training takes."""
 CHECKPOINT_EVERY_SECONDS = 300.0
 """Where workers come and go: the most training that a lost one costs, unless checkpointEverySteps says otherwise."""
 
@@ -211,10 +213,12 @@ def _require_enough_images(rig: Rig) -> None:
 def _evaluation_loader(
     config: RunConfig, samples: SampleSet, world: World, backbone: BuiltBackbone
 ) -> EvaluationLoader:
-    share = (config.optimization.batch_size or MAX_EVALUATION_BATCH) // world.size
+    most = MAX_ON_A_PROCESSOR if world.device.type == "cpu" else MAX_EVALUATION_BATCH
+    asked = config.optimization.batch_size
+    share = most if asked is None else asked // world.size
     return EvaluationLoader(
         ImageDataset(samples, _view(config, backbone, Augmentation.NONE)),
-        batch=max(1, min(share, MAX_EVALUATION_BATCH)),
+        batch=max(1, min(share, most)),
         rank=world.rank,
         world=world.size,
         processes=loader_processes(config.workers.cpus),

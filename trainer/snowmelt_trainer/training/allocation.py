@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -28,3 +29,9 @@ def keep_freed_memory() -> bool:
         log.info("this C library has no mallopt: freed memory is given back as it sees fit")
         return False
     return bool(mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)) and bool(mallopt(_TRIM_THRESHOLD, NEVER))
+
+
+def give_back_freed_memory() -> None:
+    """Gives freed blocks back once: what comes next needs others. Nothing where the C library does not know how."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import ActivationCache
+from snowmelt_trainer.training.allocation import give_back_freed_memory
 from snowmelt_trainer.training.checkpoint import best_is_gone
 from snowmelt_trainer.training.distributed import agreed_digests
 from snowmelt_trainer.training.packing import unpack_model
@@ -52,8 +53,11 @@ def walk(rig: Rig) -> Walked:
             )
             if rig.world.leads:
                 rig.reporter.report(state)
+            give_back_freed_memory()  # of reading the best weights, and of the stage before
             training = StageTraining(rig, state, optimizer, cache)
+            optimizer = b""  # of a checkpoint, and larger than the network
             state, cache = training.run(), training.cache
+            del training  # with its optimizer and average, before the best weights are read
         target_met = state.ended is StageEnd.TARGET_MET
         state, optimizer = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters), b""
         _restore_best(rig, state)
