@@ -26,13 +26,6 @@ def machine(accelerator: str = "") -> str:
     return f"{first}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
-def accelerator_name(device: str) -> str:
-    """What the driver calls it; empty for the processor, as torch names it `cpu`."""
-    import torch  # noqa: PLC0415  (a page about the operator is written without it)
-
-    return "" if device == "cpu" else torch.cuda.get_device_name(device)
-
-
 def revision() -> str:
     """The commit of this checkout, marked where files differ from it; empty outside of a repository."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
@@ -52,9 +45,9 @@ class Where:
     """Of this repository."""
 
 
-def here(device: str) -> Where:
-    """This machine, with this device as torch names it, and this checkout."""
-    return Where(machine(accelerator_name(device)), revision())
+def here(accelerator: str = "") -> Where:
+    """This machine, and this checkout."""
+    return Where(machine(accelerator), revision())
 
 
 def installed(distributions: Sequence[str] = ()) -> dict[str, str]:

@@ -57,8 +57,8 @@ def write_report(results: Path, path: Path, titles: Mapping[str, str], rivals: S
     plot, written = path.with_suffix(".svg"), path.with_suffix(".md")
     draw(found, titles, plot)
     start_up = read_start_up(results.parent / START_UP)
-    beside = results.is_relative_to(path.parent)
-    rows = str(results.relative_to(path.parent)) if beside else ""
+    file, folder = results.resolve(), path.parent.resolve()
+    rows = str(file.relative_to(folder)) if file.is_relative_to(folder) else ""
     text = page(runs, found, titles, start_up=start_up, plot=plot.name, rows=rows)
     written.write_text(text, encoding="utf-8")
     return written

@@ -11,6 +11,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from bench.peers.contenders import CONTENDERS, REFERENCE, RIVALS, TITLES
 from bench.peers.protocol import Column
 from bench.report.machine import here
@@ -67,7 +69,7 @@ def main() -> None:
     options = parser().parse_args()
     name = "bench" if options.device == "cpu" else f"bench-{options.device}"
     out = options.out or REPOSITORY / "out" / name
-    where = here(options.device)
+    where = here("" if options.device == "cpu" else torch.cuda.get_device_name(options.device))
     runner = Runner(
         out,
         logs=REPOSITORY / "out" / name / "log",
