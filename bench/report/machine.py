@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,20 @@ def machine(accelerator: str = "") -> str:
     return f"{first}{name}{has}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
-def revision() -> str:
-    """The commit of this checkout, marked where files differ from it; empty outside of a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+def revision(checkout: Path = Path(__file__).parents[2]) -> str:
+    """The commit of a checkout, marked where files differ from it, those of docs/ apart, which a benchmark writes;
+    empty outside of a repository."""
+    if shutil.which("git") is None:
         return ""
-    return ended.stdout.strip()
+    commit = _git(checkout, "rev-parse", "--short", "HEAD")
+    changed = commit and _git(checkout, "diff", "--name-only", "HEAD", "--", ".", ":(exclude)docs")
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    """What it says; nothing where it fails."""
+    ended = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False)
+    return "" if ended.returncode else ended.stdout.strip()
 
 
 @dataclass(frozen=True)
