@@ -11,7 +11,7 @@ from statistics import median
 
 from bench.report.machine import versions
 from bench.report.plot import draw
-from bench.report.results import START_UP, Run, StartUp, read, read_start_up
+from bench.report.results import START_UP, Run, StartUp, Subject, read, read_start_up
 from bench.report.tables import (
     accuracy_table,
     cache_table,
@@ -158,9 +158,9 @@ def _coverage(runs: Sequence[Run]) -> str:
 
 def _apart(runs: Sequence[Run]) -> str:
     """Whether what is compared was measured together: the fits of one seed on one subject are a round."""
-    rounds: dict[tuple[str, int], list[datetime]] = {}
+    rounds: dict[tuple[Subject, int], list[datetime]] = {}
     for run in runs:
-        rounds.setdefault((f"{run.subject}", run.seed), []).append(run.at)
+        rounds.setdefault(run.round, []).append(run.at)
     apart = [f"{subject}, seed {seed}" for (subject, seed), ends in rounds.items() if _has_pause(ends)]
     if not apart:
         return "The fits of each seed were made one after the other."

@@ -59,7 +59,7 @@ def walk(rig: Rig) -> Walked:
             state, cache = training.run(), training.cache
             del training  # with its optimizer and average, before the best weights are read
         target_met = state.ended is StageEnd.TARGET_MET
-        state, optimizer = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters), b""
+        state = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters)
         _restore_best(rig, state)
     if cache is not None:
         cache.close()
