@@ -36,15 +36,21 @@ def outcome(layer: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, dict[str, 
 
 
 def products_used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fills with an entry for each use of `patches`, the forward and the backward pass counting one each."""
+    """Fills with an entry for each use of `patches` or `glimpses`: one of the forward pass, one of the backward pass
+    for patches, and two for glimpses."""
     used: list[int] = []
-    patches = convolution._Window.patches
 
-    def noted(*arguments: object) -> Tensor:
-        used.append(1)
-        return patches(*arguments)  # type: ignore[arg-type]
+    def note(name: str) -> None:
+        counted = getattr(convolution._Window, name)
 
-    monkeypatch.setattr(convolution._Window, "patches", noted)
+        def noted(*arguments: object) -> object:
+            used.append(1)
+            return counted(*arguments)
+
+        monkeypatch.setattr(convolution._Window, name, noted)
+
+    note("patches")
+    note("glimpses")
     return used
 
 
@@ -54,15 +60,16 @@ def products_used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
     channels=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     count=st.integers(1, 3),
-    everywhere=st.booleans(),
+    everywhere=st.sampled_from([(0, 0), (1000, 0), (1000, 1000)]),
 )
 def test_outputs_and_gradients_are_those_of_torch(
     window: tuple[int, int, int],
     size: tuple[int, int],
     channels: tuple[int, int],
     count: int,
-    everywhere: bool,
+    everywhere: tuple[int, int],
 ) -> None:
+    """`everywhere` are the pixels up to which products are used in both passes, and up to which padding is left out."""
     torch.manual_seed(0)
     plain = nn.Conv2d(*channels, *window, bias=count > 1)
     plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -70,7 +77,10 @@ def test_outputs_and_gradients_are_those_of_torch(
     multiply_small_maps(ours)
     given = images(count, channels[0], *size)
     wanted = outcome(plain, given)
-    with patch.dict(MOST_PIXELS, {torch.float32: (1000 if everywhere else 0, 1000)}):
+    with (
+        patch.dict(MOST_PIXELS, {torch.float32: (everywhere[0], 1000)}),
+        patch.object(convolution, "FEWEST_PIXELS", everywhere[1]),
+    ):
         torch.testing.assert_close(outcome(ours, given), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -105,9 +115,9 @@ def test_a_network_on_a_processor_uses_products_where_maps_are_small(monkeypatch
     assert 0 < len(used) < layers  # the first convolutions see larger maps
 
 
-@pytest.mark.parametrize(("size", "passes"), [(4, 2), (5, 1), (7, 1), (8, 0)])
+@pytest.mark.parametrize(("size", "uses"), [(2, 3), (3, 1), (7, 1), (8, 0)])
 def test_larger_maps_take_products_for_the_weights_gradient_alone_and_the_largest_none(
-    size: int, passes: int, monkeypatch: pytest.MonkeyPatch
+    size: int, uses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = products_used(monkeypatch)
     layer = nn.Conv2d(2, 2, 3, padding=1)
@@ -115,7 +125,7 @@ def test_larger_maps_take_products_for_the_weights_gradient_alone_and_the_larges
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = layer(images(3, 2, size, size))
     torch.autograd.backward(result.sum())
-    assert len(used) == passes
+    assert len(used) == uses
 
 
 def test_an_image_is_computed_alike_in_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:

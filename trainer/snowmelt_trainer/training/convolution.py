@@ -4,12 +4,17 @@ A network's last convolutions have hundreds of channels and maps of a few pixels
 work on. oneDNN, which is what torch calls, spends most of its time there on rearranging those weights, and most of
 all where it sums their gradient. Written out as rows of patches times a matrix of weights (Chellapilla et al. 2006,
 "High performance convolutional neural networks for document processing"), the same is one product forward and two
-backward, which take a fraction of the time. docs/design/20261126-small-maps.md has what was measured.
+backward, which take a fraction of the time.
+
+On the smallest maps most of a patch is padding: of two pixels by two, a window of three by three sees four of nine.
+There each pixel of the result is a sum of products without it: in each row that it sees, what lies side by side times
+the weights that lie side by side, both where they are, so that nothing is copied or multiplied by zeros.
+docs/design/20261126-small-maps.md has what was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,10 +25,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-MOST_PIXELS = {torch.bfloat16: (16, 49), torch.float32: (4, 4)}
+MOST_PIXELS = {torch.bfloat16: (4, 49), torch.float32: (4, 4)}
 """Pixels of an image's output up to which products are used, and of those up to which they are used for the weights'
 gradient alone. Beyond, the patches, which are copies of the input, cost more than they save. They do not depend on the
 batch: an image is computed alike whether it is trained on or its activations are kept."""
+FEWEST_PIXELS = 4
+"""Pixels of an image's output up to which padding is left out, where there is any."""
 IMAGES = 4
 """Dimensions of a batch of images, or of feature maps."""
 
@@ -56,9 +63,38 @@ def _forward(module: nn.Conv2d, window: _Window, images: Tensor) -> Tensor:
     pixels = window.pixels(images) if images.dim() == IMAGES and len(images) else 0
     if not 0 < pixels <= for_weights:
         return functional.conv2d(images, module.weight, module.bias, module.stride, module.padding)
-    way = _Products if pixels <= everywhere else _ProductForWeights
-    result: Tensor = way.apply(images.to(kind), module.weight.to(kind), window)
+    way = _way(window, pixels, everywhere)
+    result: Tensor = _Convolution.apply(images.to(kind), module.weight.to(kind), window, way)
     return result if module.bias is None else result + module.bias.to(kind).view(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class _Glimpse:
+    """What a pixel of the result sees of one row: so many pixels side by side, through as many weights."""
+
+    result: int
+    """The pixel, counted through rows and columns; as the first of those that it sees, and of the weights."""
+    first: int
+    weights: int
+    count: int
+
+    def of_result(self, maps: Tensor, pixels: int) -> Tensor:
+        """Of (N, pixels O): (N, O)."""
+        return _columns(maps, pixels, self.result, 1)
+
+    def of_images(self, maps: Tensor, pixels: int) -> Tensor:
+        """Of (N, pixels C): (N, count C)."""
+        return _columns(maps, pixels, self.first, self.count)
+
+    def of_weights(self, rows: Tensor, window: _Window) -> Tensor:
+        """Of (O, k k C): (O, count C)."""
+        return _columns(rows, window.kernel**2, self.weights, self.count)
+
+
+def _columns(matrix: Tensor, parts: int, first: int, count: int) -> Tensor:
+    """Some of the equal parts that lie side by side in each row; a view."""
+    width = matrix.shape[1] // parts
+    return matrix[:, first * width : (first + count) * width]
 
 
 @dataclass(frozen=True)
@@ -81,6 +117,17 @@ class _Window:
     def pixels(self, images: Tensor) -> int:
         """Of one image's result."""
         return self.outputs(images.shape[2]) * self.outputs(images.shape[3])
+
+    def glimpses(self, height: int, width: int) -> Iterator[_Glimpse]:
+        """Of images of that size: all that is seen of them."""
+        rows, columns = self.outputs(height), self.outputs(width)
+        for pixel in range(rows * columns):
+            top, left = (at * self.stride - self.padding for at in divmod(pixel, columns))
+            first, last = max(0, left), min(width, left + self.kernel)
+            for y in range(max(0, top), min(height, top + self.kernel)):
+                if first < last:
+                    weights = (y - top) * self.kernel + first - left
+                    yield _Glimpse(pixel, y * width + first, weights, last - first)
 
     def patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) as (N H' W', k k C): what each pixel of the result is made of."""
@@ -111,71 +158,116 @@ class _Window:
         return slice(offset, offset + self.stride * (count - 1) + 1, self.stride)
 
 
-class _ProductForWeights(torch.autograd.Function):
-    """(N, C, H, W) by (O, C, k, k) to (N, O, H', W'): torch's, but for the weights' gradient."""
+@dataclass(frozen=True)
+class _Way:
+    """How a convolution of (N, C, H, W) by (O, C, k, k) to (N, O, H', W') is computed."""
+
+    result: Callable[[Tensor, Tensor, _Window], Tensor]
+    """Of images and weights."""
+    for_images: Callable[[torch.Size, Tensor, Tensor, _Window], Tensor]
+    """The gradient of images of that shape, of weights and the result's gradient."""
+    for_weight: Callable[[Tensor, Tensor, Tensor, _Window], Tensor]
+    """The gradient of the weights, of images, weights and the result's gradient."""
+
+
+class _Convolution(torch.autograd.Function):
+    """In whatever way; it keeps its images and weights, and nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> Tensor:
-        _keep(ctx, images, weight, window)
-        return functional.conv2d(images, weight, None, window.stride, window.padding)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        return _backward(ctx, gradient, _for_images_by_torch)
-
-
-class _Products(torch.autograd.Function):
-    """The same, in channels_last, where weights are rows without a copy."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> Tensor:
-        _keep(ctx, images, weight, window)
-        height, width = (window.outputs(size) for size in images.shape[2:])
-        product = window.patches(images) @ _rows(weight).t()
-        return product.view(len(images), height, width, -1).permute(0, 3, 1, 2)
+    def forward(ctx: Any, images: Tensor, weight: Tensor, window: _Window, way: _Way) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.window, ctx.way = window, way
+        return way.result(images, weight, window)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        return _backward(ctx, gradient, _for_images_by_product)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        images, weight = ctx.saved_tensors
+        towards_input, towards_weight, *_ = ctx.needs_input_grad
+        return (
+            ctx.way.for_images(images.shape, weight, gradient, ctx.window) if towards_input else None,
+            ctx.way.for_weight(images, weight, gradient, ctx.window) if towards_weight else None,
+            None,
+            None,
+        )
 
 
-def _keep(ctx: Any, images: Tensor, weight: Tensor, window: _Window) -> None:
-    ctx.save_for_backward(images, weight)
-    ctx.window = window
-
-
-def _backward(
-    ctx: Any, gradient: Tensor, for_images: Callable[[torch.Size, Tensor, Tensor, _Window], Tensor]
-) -> tuple[Tensor | None, Tensor | None, None]:
-    images, weight = ctx.saved_tensors
-    towards_input, towards_weight, _ = ctx.needs_input_grad
-    return (
-        for_images(images.shape, weight, gradient, ctx.window) if towards_input else None,
-        _for_weight(images, weight, gradient, ctx.window) if towards_weight else None,
-        None,
-    )
+def _by_torch(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
+    return functional.conv2d(images, weight, None, window.stride, window.padding)
 
 
 def _for_images_by_torch(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
     return conv2d_input(shape, weight, gradient, window.stride, window.padding)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _for_images_by_product(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return window.put_together(_pixels(gradient) @ _rows(weight), shape)
+def _by_patches(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
+    """In channels_last, where weights are rows without a copy."""
+    return _as_maps(window.patches(images) @ _flat(weight).t(), images, window)
 
 
-def _for_weight(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    summed = _pixels(gradient).t() @ window.patches(images)
-    return summed.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+def _for_images_by_patches(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    return window.put_together(_pixels(gradient) @ _flat(weight), shape)
 
 
-def _rows(weight: Tensor) -> Tensor:
-    """(O, C, k, k) as (O, k k C)."""
-    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+def _for_weight_by_patches(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    return _as_weight(_pixels(gradient).t() @ window.patches(images), weight)
+
+
+def _by_glimpses(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
+    maps, rows, (height, width) = _flat(images), _flat(weight), images.shape[2:]
+    pixels = window.pixels(images)
+    result = maps.new_zeros(len(maps), pixels * len(rows))
+    for seen in window.glimpses(height, width):
+        seen.of_result(result, pixels).addmm_(seen.of_images(maps, height * width), seen.of_weights(rows, window).t())
+    return _as_maps(result, images, window)
+
+
+def _for_images_by_glimpses(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    count, channels, height, width = shape
+    maps, rows, pixels = _flat(gradient), _flat(weight), gradient.shape[2] * gradient.shape[3]
+    found = maps.new_zeros(count, height * width * channels)
+    for seen in window.glimpses(height, width):
+        seen.of_images(found, height * width).addmm_(seen.of_result(maps, pixels), seen.of_weights(rows, window))
+    return found.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+    maps, gradients, (height, width) = _flat(images), _flat(gradient), images.shape[2:]
+    pixels = window.pixels(images)
+    found = maps.new_zeros(len(weight), weight[0].numel())
+    for seen in window.glimpses(height, width):
+        of_result = seen.of_result(gradients, pixels)
+        seen.of_weights(found, window).addmm_(of_result.t(), seen.of_images(maps, height * width))
+    return _as_weight(found, weight)
+
+
+_PATCHES = _Way(_by_patches, _for_images_by_patches, _for_weight_by_patches)
+_PATCHES_FOR_WEIGHT = _Way(_by_torch, _for_images_by_torch, _for_weight_by_patches)
+_GLIMPSES = _Way(_by_glimpses, _for_images_by_glimpses, _for_weight_by_glimpses)
+
+
+def _way(window: _Window, pixels: int, everywhere: int) -> _Way:
+    if pixels > everywhere:
+        return _PATCHES_FOR_WEIGHT
+    return _GLIMPSES if window.padding and pixels <= FEWEST_PIXELS else _PATCHES
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """(N, C, H, W) as (N, H W C), or weights alike; without a copy in channels_last."""
+    return maps.permute(0, 2, 3, 1).reshape(len(maps), -1)
 
 
 def _pixels(maps: Tensor) -> Tensor:
     """(N, O, H', W') as (N H' W', O)."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _as_maps(products: Tensor, images: Tensor, window: _Window) -> Tensor:
+    """What convolving the images gave, a row for each pixel or for each image, as (N, O, H', W')."""
+    height, width = (window.outputs(size) for size in images.shape[2:])
+    return products.view(len(images), height, width, -1).permute(0, 3, 1, 2)
+
+
+def _as_weight(rows: Tensor, weight: Tensor) -> Tensor:
+    """(O, k k C) as the weight's (O, C, k, k)."""
+    return rows.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
