@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,10 @@ import torch.multiprocessing as mp
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.optimization import HeadStart
 from snowmelt_trainer.contract.progress import CachePlace, Progress
+from snowmelt_trainer.data.loading import Batch
+from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.training import head_start, renewal, statistics, walk
+from snowmelt_trainer.training.features import UnkeptFeatures
 from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
@@ -193,8 +196,35 @@ def test_what_was_counted_anew_before_the_head_needs_no_other_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prefer_anew(monkeypatch.setattr)
-    run(pretrained(faint, output=tmp_path / "models", unfreezing=THEN_EVERYTHING))
+    unreached = {"target": {"atLeast": 1.0}}
+    run(pretrained(faint, output=tmp_path / "models", unfreezing=THEN_EVERYTHING | unreached))
     assert counts == ["_count", "_count"]
+
+
+@pytest.mark.parametrize(("of_a_class", "images"), [(3, 30), (1000, 1000)])
+def test_the_head_is_found_again_on_some_images_of_each_class(
+    pretrained: Callable[..., RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_a_class: int,
+    images: int,
+) -> None:
+    """Or on all, where there are fewer."""
+    monkeypatch.setattr(renewal, "IMAGES", 5)
+    monkeypatch.setattr(renewal, "IMAGES_OF_A_CLASS", of_a_class)
+    seen: list[int] = []
+
+    def noted(rows: UnkeptFeatures) -> Iterator[Batch]:
+        for batch in features_of(rows):
+            seen.extend(batch[2].tolist())
+            yield batch
+
+    features_of = UnkeptFeatures.whole
+    monkeypatch.setattr(UnkeptFeatures, "whole", noted)
+    config = pretrained(output=tmp_path / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING)
+    run(config)
+    every = len(open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root).train)
+    assert len(set(seen)) == len(seen) == min(images, every)
 
 
 def test_a_run_that_is_cut_off_as_everything_begins_ends_as_if_it_had_not_been(

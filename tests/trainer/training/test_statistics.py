@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,20 @@ Configure = Callable[..., RunConfig]
 def helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head is the better for it."""
     prefer_anew(monkeypatch.setattr)
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The losses of the heads that are compared from here on."""
+    seen: list[float] = []
+    loss = statistics._loss_of_a_head
+
+    def noted(*arguments: Any) -> float:
+        seen.append(loss(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(statistics, "_loss_of_a_head", noted)
+    return seen
 
 
 def train_anew(rank: int, size: int, config_json: str, folder: str) -> None:
@@ -96,13 +111,31 @@ def test_where_the_head_is_none_the_better_for_it_everything_stays_as_it_is(
     assert after > before
 
 
+THEN_EVERYTHING = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 1}}
+
+
+def test_no_heads_are_compared_where_everything_is_trained_next_in_any_case(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, compared: list[float]
+) -> None:
+    run(pretrained(faint, output=tmp_path / "models", unfreezing=THEN_EVERYTHING))
+    assert not compared
+
+
+@pytest.mark.parametrize("otherwise", [{"target": {"atLeast": 1.0}}, {"maxStages": 3}, {"strategy": "HeadOnly"}])
+def test_heads_are_compared_where_they_may_be_what_is_delivered_or_stages_come_in_between(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, compared: list[float], otherwise: dict[str, Any]
+) -> None:
+    run(pretrained(faint, output=tmp_path / "models", unfreezing=THEN_EVERYTHING | otherwise))
+    assert len(compared) == 2
+
+
 @pytest.mark.usefixtures("helps")
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(
     pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, epochs: int
 ) -> None:
     """Before its first checkpoint, or after it."""
-    unfreezing = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}}
+    unfreezing = {"strategy": "Gradual", "maxStages": 3, "stage": {"maxEpochs": 2}}
     whole = pretrained(faint, output=tmp_path / "whole", unfreezing=unfreezing)
     broken = pretrained(faint, output=tmp_path / "broken", unfreezing=unfreezing)
 

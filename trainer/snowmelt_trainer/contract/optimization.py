@@ -85,7 +85,8 @@ class NormStatistics(StrEnum):
     AUTO = "Auto"
     """Where the images lie far from those of pretraining, BatchNorm's means and variances are counted anew before the
     first stage, on training images and without their labels, if a head solved on some images is the better for it on
-    validation images; status says so. Else those of pretraining."""
+    validation images; status says so. Else those of pretraining. Where the second stage trains everything, and no
+    target may end the run before it, they are counted then, in any case, and not before."""
     PRETRAINED = "Pretrained"
     """Those of pretraining."""
 

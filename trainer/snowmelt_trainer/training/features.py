@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,12 @@ class SomeImages:
         chunks = [self.ids[start : start + BATCH] for start in range(0, len(self.ids), BATCH)]
         for pixels, labels, ids in self.loader.load(chunks):
             yield place(pixels, device, self.rig.preprocessing), labels.to(device), ids
+
+
+def some_of(rig: Rig, loader: TrainingLoader | EvaluationLoader, most: int) -> SomeImages:
+    """So many at random, or all where there are fewer; the same in each attempt and on each worker."""
+    order = np.random.default_rng(rig.config.optimization.seed).permutation(len(loader.dataset))
+    return SomeImages(rig, loader, tuple(order[:most].tolist()))
 
 
 @dataclass(frozen=True)

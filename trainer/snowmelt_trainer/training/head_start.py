@@ -101,13 +101,13 @@ class _Shared:
     deviation: Tensor
 
 
-def solver_of(rig: Rig, head: nn.Linear, rows: Rows, state: Callable[[], RunState]) -> HeadSolver:
-    """Over all workers' training images; status goes on showing the `state` meanwhile."""
+def solver_of(rig: Rig, head: nn.Linear, rows: Rows, samples: int, state: Callable[[], RunState]) -> HeadSolver:
+    """Over so many training images, all workers' together; status goes on showing the `state` meanwhile."""
     return HeadSolver(
         head,
         rows,
         rig.world,
-        samples=rig.samples,
+        samples=samples,
         label_smoothing=rig.config.optimization.regularization.label_smoothing,
         tick=(lambda: rig.reporter.tick(state())) if rig.world.leads else (lambda: None),
     )

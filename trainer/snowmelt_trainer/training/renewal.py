@@ -12,19 +12,23 @@ answers, and the steps do not. docs/design/20261127-before-everything.md has wha
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from torch import nn
 
 from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.unfreezing import Metric
-from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
+from snowmelt_trainer.training.features import UnkeptFeatures, before_head, some_of
 from snowmelt_trainer.training.head_start import forget, linear_head, soften, solver_of
 from snowmelt_trainer.training.metrics import outranks
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import Epoch, RunState
-from snowmelt_trainer.training.statistics import count_anew
+from snowmelt_trainer.training.statistics import IMAGES, count_anew
 
 log = logging.getLogger(__name__)
+
+IMAGES_OF_A_CLASS = 100
+"""On average, of those that a head is found again on: it is where training sets out from, and more gave the same."""
 
 
 def renew(rig: Rig, state: RunState) -> RunState:
@@ -59,13 +63,14 @@ def _begins_to_adapt(rig: Rig, state: RunState) -> bool:
 
 
 def _solve_again(rig: Rig, state: RunState, cut: Cut, head: nn.Linear) -> bool:
-    """Finds the head that a solver has found, on each worker's share of the images; gives false where none has."""
+    """Finds the head that a solver has found, on each worker's share of some images; gives false where none has."""
     strengths = _strengths(state, rig.metric)
     if not strengths:
         return False
     forget(head)  # for these features it may be so wrong that the solver would not come back
-    share = SomeImages(rig, rig.train, tuple(range(rig.world.rank, rig.samples, rig.world.size)))
-    solver = solver_of(rig, head, UnkeptFeatures(share, cut), lambda: state)
+    some = some_of(rig, rig.train, max(IMAGES, IMAGES_OF_A_CLASS * rig.classes))
+    share = replace(some, ids=some.ids[rig.world.rank :: rig.world.size])
+    solver = solver_of(rig, head, UnkeptFeatures(share, cut), len(some.ids), lambda: state)
     for strength in range(strengths):
         solver.solve(strength)
     return True

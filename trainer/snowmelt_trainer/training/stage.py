@@ -96,7 +96,7 @@ class StageTraining:
         head = linear_head(self.cut)
         if not self.state.solved or self.cache is None or head is None:
             return None
-        return solver_of(self.rig, head, self.cache, lambda: self.state)
+        return solver_of(self.rig, head, self.cache, self.rig.samples, lambda: self.state)
 
     def _averaged(self) -> AveragedWeights:
         """A solved head is no walk about a minimum: there is nothing to average."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snowmelt_trainer.contract.optimization import NormStatistics
-from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
+from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head
+from snowmelt_trainer.training.features import SomeImages, UnkeptFeatures, before_head, some_of
 from snowmelt_trainer.training.head_start import HeadSolver, forget, linear_head
 from snowmelt_trainer.training.precision import autocast
 from snowmelt_trainer.training.rig import Rig
@@ -68,23 +67,25 @@ def count_anew(rig: Rig) -> bool:
     before = _packed(rig.model)
     rig.model.eval()
     if rig.world.leads:
-        _count(rig, _some_of(rig, rig.train))
+        _count(rig, some_of(rig, rig.train, IMAGES))
     found = rig.world.from_leader(_packed(rig.model) if rig.world.leads else b"")
     _put(rig.model, load_tensors(found))
     return found != before
 
 
 def _concerned(rig: Rig) -> bool:
-    """Whether a stage relies on what pretraining counted, and heads can be compared."""
+    """Whether more than a first head will rely on what pretraining counted, and heads can be compared."""
     if rig.config.optimization.norm_statistics is NormStatistics.PRETRAINED or rig.config.backbone.from_scratch:
         return False
+    if rig.config.unfreezing.target is None and len(rig.plan) > 1 and rig.adapts_statistics(rig.plan[1]):
+        return False  # nothing ends the run before `renewal` counts in any case
     frozen_first = len(rig.plan[0].trainable) < len(rig.groups)
     return frozen_first and bool(_statistics(rig.model)) and linear_head(before_head(rig)) is not None
 
 
 def _counted_anew(rig: Rig) -> bytes:
     """The new statistics, as safetensors; empty where those of pretraining stay."""
-    training, validation = _some_of(rig, rig.train), _some_of(rig, rig.validation)
+    training, validation = some_of(rig, rig.train, IMAGES), some_of(rig, rig.validation, IMAGES)
     rig.model.eval()
     distance = _distance(rig, next(training.batches()))
     if distance < FAR:
@@ -104,12 +105,6 @@ def _counted_anew(rig: Rig) -> bytes:
         f"counted anew on {len(training.ids)} of them (optimization.normStatistics: Pretrained keeps the old ones)"
     )
     return _packed(rig.model)
-
-
-def _some_of(rig: Rig, loader: TrainingLoader | EvaluationLoader) -> SomeImages:
-    """The same in each attempt."""
-    order = np.random.default_rng(rig.config.optimization.seed).permutation(len(loader.dataset))
-    return SomeImages(rig, loader, tuple(order[:IMAGES].tolist()))
 
 
 @torch.no_grad()
