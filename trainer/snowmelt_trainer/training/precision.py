@@ -78,7 +78,9 @@ def place(inputs: Tensor, device: torch.device, preprocessing: Preprocessing) ->
     if there.dim() != IMAGES:
         return there
     if there.dtype is not torch.uint8:
-        return there.contiguous(memory_format=torch.channels_last)
+        count, channels, height, width = there.shape
+        # Maps of one pixel may have any stride, and torch chooses its kernels by them: these are what a network gives.
+        return there.permute(0, 2, 3, 1).reshape(-1, channels).view(count, height, width, channels).permute(0, 3, 1, 2)
     scale, shift = _normalization(preprocessing, device)
     return there.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
 

@@ -192,7 +192,7 @@ def _views(rig: Rig, made_by: keys.Prefix, origin: int | None, number_of_views: 
     train = rig.train.dataset
     own = _own(len(train), rig.world)
     size = max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, rig.train.global_batch // rig.world.size))
-    chunks = tuple(own[start : start + size] for start in range(0, len(own), size))
+    chunks = tuple(np.array_split(own, -(-len(own) // size))) if len(own) else ()  # a few by themselves round otherwise
     content = content_of(train.samples)
 
     def view(number: int) -> View:
