@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Sequence
 from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 from bench.operator.measure import Figures
+from bench.report.machine import installed, machine, versions
 from hack.kube.binaries import ETCD, KUBERAY, KUBERNETES
+
+PACKAGES = ("kopf", "kubernetes", "pydantic", "aiohttp")
 
 
 def page(runs: Sequence[Figures], *, jobs: int, idle_seconds: float, today: date) -> str:
@@ -19,7 +18,7 @@ def page(runs: Sequence[Figures], *, jobs: int, idle_seconds: float, today: date
     return f"""# Benchmark: the operator under {jobs:,} FineTuneJobs
 
 `make bench-operator` writes this page. Measured on {today.isoformat()}: {machine()}.
-Kubernetes {KUBERNETES}, etcd {ETCD}, CRDs of KubeRay {KUBERAY}; {versions()}.
+Kubernetes {KUBERNETES}, etcd {ETCD}, CRDs of KubeRay {KUBERAY}; {versions(installed(PACKAGES, under=()))}.
 
 A real kube-apiserver and etcd run on the same machine and share its cores with the operator (one process, its default
 settings, launcher `kuberay`) and with the client that applies the jobs over 16 connections. No kubelet and no KubeRay
@@ -85,20 +84,3 @@ def _by_verb_and_resource(tables: Sequence[dict[tuple[str, str], float]], unit: 
 def _cell(values: Sequence[float], form: str = "{:.2f}") -> str:
     each = ", ".join(form.format(value) for value in values)
     return form.format(median(values)) + (f" ({each})" if len(values) > 1 else "")
-
-
-def machine() -> str:
-    """Processor, cores and memory."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
-    return f"{names[0] if names else platform.machine()}, {cores} cores, {memory:.0f} GiB, {platform.system()}"
-
-
-def versions() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("kopf", "kubernetes", "pydantic", "aiohttp"))
-    return f"Python {platform.python_version()}, {packages}"

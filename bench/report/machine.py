@@ -57,10 +57,10 @@ def here(accelerator: str = "") -> Where:
     return Where(machine(accelerator), revision())
 
 
-def installed(distributions: Sequence[str] = ()) -> dict[str, str]:
-    """The versions of Python, of the libraries under everyone and of these, where they are installed."""
+def installed(distributions: Sequence[str] = (), *, under: Sequence[str] = ALWAYS) -> dict[str, str]:
+    """The versions of Python, of the libraries under all contenders and of these, where they are installed."""
     found = {"Python": platform.python_version()}
-    for name in (*ALWAYS, *distributions):
+    for name in (*under, *distributions):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -2,13 +2,14 @@
 
 A network's last convolutions have hundreds of channels and maps of a few pixels, and weights that outnumber what they
 work on. oneDNN, which is what torch calls, spends most of its time there on rearranging those weights, and most of
-all where it sums their gradient. Written out as rows of patches times a matrix of weights (Chellapilla et al. 2006,
-"High performance convolutional neural networks for document processing"), the same is one product forward and two
-backward, which take a fraction of the time.
+all where it sums their gradient. Written out as matrix products, the same takes a fraction of the time:
 
-On the smallest maps most of a patch is padding: of two pixels by two, a window of three by three sees four of nine.
-There each pixel of the result is a sum of products without it: in each row that it sees, what lies side by side times
-the weights that lie side by side, both where they are, so that nothing is copied or multiplied by zeros.
+- patches (Chellapilla et al. 2006, "High performance convolutional neural networks for document processing"): what each
+  pixel of the result is made of, as the rows of one matrix, times the weights.
+- glimpses: most of such a patch may be padding; of two pixels by two, a window of three by three sees four of nine. So
+  each pixel of the result is a sum of products: in each row that it sees, what lies side by side times the weights that
+  lie side by side, both where they are. Nothing is copied, or multiplied by zeros.
+
 docs/design/20261126-small-maps.md has what was measured.
 """
 
@@ -27,10 +28,8 @@ from torch.nn.grad import conv2d_input
 
 MOST_PIXELS = {torch.bfloat16: (4, 49), torch.float32: (4, 4)}
 """Pixels of an image's output up to which products are used, and of those up to which they are used for the weights'
-gradient alone. Beyond, the patches, which are copies of the input, cost more than they save. They do not depend on the
-batch: an image is computed alike whether it is trained on or its activations are kept."""
-FEWEST_PIXELS = 4
-"""Pixels of an image's output up to which padding is left out, where there is any."""
+gradient alone. Beyond, they cost more than they save. They do not depend on the batch: an image is computed alike
+whether it is trained on or its activations are kept."""
 IMAGES = 4
 """Dimensions of a batch of images, or of feature maps."""
 
@@ -63,7 +62,7 @@ def _forward(module: nn.Conv2d, window: _Window, images: Tensor) -> Tensor:
     pixels = window.pixels(images) if images.dim() == IMAGES and len(images) else 0
     if not 0 < pixels <= for_weights:
         return functional.conv2d(images, module.weight, module.bias, module.stride, module.padding)
-    way = _way(window, pixels, everywhere)
+    way = _PATCHES_FOR_WEIGHT if pixels > everywhere else _PATCHES if window.is_one_pixel else _GLIMPSES
     result: Tensor = _Convolution.apply(images.to(kind), module.weight.to(kind), window, way)
     return result if module.bias is None else result + module.bias.to(kind).view(-1, 1, 1)
 
@@ -107,8 +106,8 @@ class _Window:
 
     @property
     def is_one_pixel(self) -> bool:
-        """Whether each pixel of the result is made of the one at its place."""
-        return (self.kernel, self.stride, self.padding) == (1, 1, 0)
+        """Whether each pixel of the result is made of a single one."""
+        return (self.kernel, self.padding) == (1, 0)
 
     def outputs(self, size: int) -> int:
         """Rows of the result, for so many rows; columns alike."""
@@ -132,30 +131,20 @@ class _Window:
     def patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) as (N H' W', k k C): what each pixel of the result is made of."""
         if self.is_one_pixel:
-            return _pixels(images)
+            return _pixels(images[:, :, :: self.stride, :: self.stride])
         last, border = images.permute(0, 2, 3, 1), self.padding
         padded = functional.pad(last, (0, 0, border, border, border, border)) if border else last
         seen = padded.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)  # (N, H', W', C, k, k)
         return seen.permute(0, 1, 2, 4, 5, 3).reshape(-1, self.kernel**2 * images.shape[1])
 
-    def put_together(self, patches: Tensor, shape: torch.Size) -> Tensor:
-        """The other way, to (N, C, H, W) of that shape: each pixel gets the sum over the patches that it was part of,
-        taken in float32."""
+    def put_back(self, pixels: Tensor, shape: torch.Size) -> Tensor:
+        """The other way for a window of one pixel, to (N, C, H, W) of that shape: zeros where it does not look."""
         count, channels, height, width = shape
-        if self.is_one_pixel:
-            return patches.view(count, height, width, channels).permute(0, 3, 1, 2)
-        rows, columns = self.outputs(height), self.outputs(width)
-        parts = patches.view(count, rows, columns, self.kernel, self.kernel, channels)
-        border = self.padding
-        total = patches.new_zeros((count, height + 2 * border, width + 2 * border, channels), dtype=torch.float32)
-        for y in range(self.kernel):
-            for x in range(self.kernel):
-                total[:, self._at(y, rows), self._at(x, columns)] += parts[:, :, :, y, x]
-        inside = total[:, border : border + height, border : border + width]
-        return inside.permute(0, 3, 1, 2).to(patches.dtype)
-
-    def _at(self, offset: int, count: int) -> slice:
-        return slice(offset, offset + self.stride * (count - 1) + 1, self.stride)
+        seen = pixels.view(count, self.outputs(height), self.outputs(width), channels)
+        if self.stride > 1:
+            seen, found = pixels.new_zeros(count, height, width, channels), seen
+            seen[:, :: self.stride, :: self.stride] = found
+        return seen.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -206,7 +195,7 @@ def _by_patches(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
 
 
 def _for_images_by_patches(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return window.put_together(_pixels(gradient) @ _flat(weight), shape)
+    return window.put_back(_pixels(gradient) @ _flat(weight), shape)
 
 
 def _for_weight_by_patches(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
@@ -244,12 +233,6 @@ def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, wi
 _PATCHES = _Way(_by_patches, _for_images_by_patches, _for_weight_by_patches)
 _PATCHES_FOR_WEIGHT = _Way(_by_torch, _for_images_by_torch, _for_weight_by_patches)
 _GLIMPSES = _Way(_by_glimpses, _for_images_by_glimpses, _for_weight_by_glimpses)
-
-
-def _way(window: _Window, pixels: int, everywhere: int) -> _Way:
-    if pixels > everywhere:
-        return _PATCHES_FOR_WEIGHT
-    return _GLIMPSES if window.padding and pixels <= FEWEST_PIXELS else _PATCHES
 
 
 def _flat(maps: Tensor) -> Tensor:
