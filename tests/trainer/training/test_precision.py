@@ -26,7 +26,7 @@ def placed(inputs: torch.Tensor) -> torch.Tensor:
 def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the processor says that it can do, and how fast it is then."""
     seconds = {torch.float32: 1.0, torch.bfloat16: 2.0 if request.param == "slow avx512" else 0.5}
-    monkeypatch.setattr(precision, "product_seconds", seconds.get)
+    monkeypatch.setattr(precision, "product_seconds", lambda: seconds)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param == "amx")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param != "neither")
     return str(request.param)
@@ -47,7 +47,9 @@ def test_bfloat16_is_taken_where_processor_and_network_are_fast_with_it(
 
 
 def test_a_product_is_timed_once_in_a_process() -> None:
-    assert 0.0 < product_seconds(torch.float32) == product_seconds(torch.float32)
+    seconds = product_seconds()
+    assert seconds is product_seconds()
+    assert all(0.0 < seconds[dtype] < float("inf") for dtype in (torch.float32, torch.bfloat16))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "shufflenet_v2_x0_5", "swin_t", "squeezenet1_1"])

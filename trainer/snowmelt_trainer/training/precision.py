@@ -13,8 +13,8 @@ from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.convolution import IMAGES, multiply_small_maps
 from snowmelt_trainer.training.distributed import World
 
-SIDE, PRODUCTS = 512, 8
-"""Of the matrices that are multiplied to compare precisions, and how often: some 30 ms in all on a slow core."""
+SIDE, PRODUCTS = 512, 16
+"""Of the matrices that are multiplied to compare precisions, and how often: some 60 ms in all on a slow core."""
 
 
 def choose_precision(wanted: Precision, world: World, model: nn.Module) -> Precision:
@@ -38,21 +38,26 @@ def _is_faster(device: torch.device, model: nn.Module) -> bool:
         return False
     grouped = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
     known = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return not grouped and known and product_seconds(torch.bfloat16) < product_seconds(torch.float32)
+    if grouped or not known:
+        return False
+    seconds = product_seconds()
+    return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
-@lru_cache(maxsize=2)
-def product_seconds(dtype: torch.dtype) -> float:
-    """What one matrix product in this type takes a processor: the best of some, in this process once. The two types lie
-    a factor of two or more apart, so that an attempt that resumes decides as the one before."""
-    left, right = (torch.ones((SIDE, SIDE), dtype=dtype) for _ in range(2))
-    seconds = []
+@lru_cache(maxsize=1)
+def product_seconds() -> dict[torch.dtype, float]:
+    """What one matrix product takes a processor in either type: the best of some, in this process once. The two lie a
+    factor of two or more apart, so that an attempt that resumes decides as the one before; they take turns, so that
+    whatever else keeps the processor busy for some milliseconds hits both."""
+    squares = {dtype: torch.ones((SIDE, SIDE), dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
+    least = dict.fromkeys(squares, float("inf"))
     with torch.inference_mode():
         for _ in range(PRODUCTS):
-            began = time.perf_counter()
-            torch.mm(left, right)
-            seconds.append(time.perf_counter() - began)
-    return min(seconds)
+            for dtype, square in squares.items():
+                began = time.perf_counter()
+                torch.mm(square, square)
+                least[dtype] = min(least[dtype], time.perf_counter() - began)
+    return least
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
