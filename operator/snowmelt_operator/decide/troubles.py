@@ -108,13 +108,13 @@ def fresh_incidents(seen: Observed) -> tuple[Incident, ...]:
     attempt = seen.attempts.current
     if not attempt or seen.attempts.started_at is None:
         return ()
-    told = {incident.reason for incident in seen.job.status.incidents if incident.attempt == attempt}
+    known = [incident.reason for incident in seen.job.status.incidents if incident.attempt == attempt]
     fresh: dict[str, Incident] = {}
     settled = [trouble for trouble in _troubles(seen) if trouble.is_over or _has_settled(seen, trouble)]
     for trouble in (*settled, *_stall(seen)):
-        if trouble.reason not in told:
+        if trouble.reason not in known:
             fresh.setdefault(trouble.reason, _incident(seen, trouble))
-    room = MAX_INCIDENTS - 1 - len(told)  # the last place is for the attempt's failure
+    room = MAX_INCIDENTS - 1 - len(known)  # the last place is for the attempt's failure
     return tuple(fresh.values())[: max(room, 0)]
 
 
