@@ -11,6 +11,7 @@ from snowmelt_operator.api.conditions import ConditionType
 from snowmelt_operator.api.policy import DEFAULT_POLICY, Policy
 from snowmelt_operator.api.reasons import Reason
 from snowmelt_operator.api.run import RunPhase
+from snowmelt_operator.api.status import MAX_INCIDENTS
 from snowmelt_operator.api.trouble import LastWords, Trouble
 from snowmelt_operator.decide import Observed, decide
 from snowmelt_operator.decide.state import LaunchAttempt, StopAttempt
@@ -193,6 +194,16 @@ def test_incidents_of_older_attempts_make_room_for_those_of_newer_ones_wherever_
     assert decided is not None
     found = [(each.attempt, each.reason) for each in decided.incidents]
     assert found == [*((1, reason) for reason in older[1:]), *told[:1], (3, failing.reason)]
+
+
+def test_an_attempt_whose_incidents_fill_the_list_gets_no_more_even_where_they_are_the_same_one() -> None:
+    """Only somebody else can have written that; each new incident would push out one that is then new again."""
+    same = {"attempt": 1, "reason": Reason.IMAGE_PULL_ERROR, "message": "was", "time": NOW.isoformat()}
+    status = {"attempts": attempts(1, active_for=300), "incidents": [same] * MAX_INCIDENTS}
+    failing = trouble(Reason.CONTAINER_START_ERROR)
+    decided = decide(seen(under_way(status=status), run(RunPhase.STARTING), troubles=(failing,))).status
+    assert decided is not None
+    assert [each.reason for each in decided.incidents] == [Reason.IMAGE_PULL_ERROR] * MAX_INCIDENTS
 
 
 def test_a_failed_attempt_is_recorded_with_the_end_of_the_submitters_log() -> None:
