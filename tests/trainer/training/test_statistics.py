@@ -20,6 +20,7 @@ from tests.trainer.training.pretrained_runs import PowerCutError, prefer_anew, r
 from tests.trainer.training.test_cached_workers import train
 
 Configure = Callable[..., RunConfig]
+THEN_EVERYTHING = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 1}}
 
 
 @pytest.fixture
@@ -109,9 +110,6 @@ def test_where_the_head_is_none_the_better_for_it_everything_stays_as_it_is(
     (said,) = caplog.messages
     before, after = map(float, re.findall(r"\d\.\d{4}", said))
     assert after > before
-
-
-THEN_EVERYTHING = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 1}}
 
 
 def test_no_heads_are_compared_where_everything_is_trained_next_in_any_case(

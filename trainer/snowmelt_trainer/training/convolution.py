@@ -117,6 +117,10 @@ class _Window:
         """Of one image's result."""
         return self.outputs(images.shape[2]) * self.outputs(images.shape[3])
 
+    def result(self, images: Tensor, channels: int) -> torch.Size:
+        """The shape of what comes out: (N, O, H', W')."""
+        return torch.Size((len(images), channels, *map(self.outputs, images.shape[2:])))
+
     def glimpses(self, height: int, width: int) -> Iterator[_Glimpse]:
         """Of images of that size: all that is seen of them."""
         rows, columns = self.outputs(height), self.outputs(width)
@@ -131,7 +135,7 @@ class _Window:
     def patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) as (N H' W', k k C): what each pixel of the result is made of."""
         if self.is_one_pixel:
-            return _pixels(images[:, :, :: self.stride, :: self.stride])
+            return pixels_of(images[:, :, :: self.stride, :: self.stride])
         last, border = images.permute(0, 2, 3, 1), self.padding
         padded = functional.pad(last, (0, 0, border, border, border, border)) if border else last
         seen = padded.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)  # (N, H', W', C, k, k)
@@ -140,11 +144,12 @@ class _Window:
     def put_back(self, pixels: Tensor, shape: torch.Size) -> Tensor:
         """The other way for a window of one pixel, to (N, C, H, W) of that shape: zeros where it does not look."""
         count, channels, height, width = shape
-        seen = pixels.view(count, self.outputs(height), self.outputs(width), channels)
-        if self.stride > 1:
-            seen, found = pixels.new_zeros(count, height, width, channels), seen
-            seen[:, :: self.stride, :: self.stride] = found
-        return seen.permute(0, 3, 1, 2)
+        seen = as_maps(pixels, torch.Size((count, channels, self.outputs(height), self.outputs(width))))
+        if self.stride == 1:
+            return seen
+        found = as_maps(pixels.new_zeros(shape.numel()), shape)
+        found[:, :, :: self.stride, :: self.stride] = seen
+        return found
 
 
 @dataclass(frozen=True)
@@ -191,15 +196,15 @@ def _for_images_by_torch(shape: torch.Size, weight: Tensor, gradient: Tensor, wi
 
 def _by_patches(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
     """In channels_last, where weights are rows without a copy."""
-    return _as_maps(window.patches(images) @ _flat(weight).t(), images, window)
+    return as_maps(window.patches(images) @ _flat(weight).t(), window.result(images, len(weight)))
 
 
 def _for_images_by_patches(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return window.put_back(_pixels(gradient) @ _flat(weight), shape)
+    return window.put_back(pixels_of(gradient) @ _flat(weight), shape)
 
 
 def _for_weight_by_patches(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return _as_weight(_pixels(gradient).t() @ window.patches(images), weight)
+    return as_maps(pixels_of(gradient).t() @ window.patches(images), weight.shape)
 
 
 def _by_glimpses(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
@@ -208,7 +213,7 @@ def _by_glimpses(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
     result = maps.new_zeros(len(maps), pixels * len(rows))
     for seen in window.glimpses(height, width):
         seen.of_result(result, pixels).addmm_(seen.of_images(maps, height * width), seen.of_weights(rows, window).t())
-    return _as_maps(result, images, window)
+    return as_maps(result, window.result(images, len(rows)))
 
 
 def _for_images_by_glimpses(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
@@ -217,7 +222,7 @@ def _for_images_by_glimpses(shape: torch.Size, weight: Tensor, gradient: Tensor,
     found = maps.new_zeros(count, height * width * channels)
     for seen in window.glimpses(height, width):
         seen.of_images(found, height * width).addmm_(seen.of_result(maps, pixels), seen.of_weights(rows, window))
-    return found.view(count, height, width, channels).permute(0, 3, 1, 2)
+    return as_maps(found, shape)
 
 
 def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
@@ -227,7 +232,7 @@ def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, wi
     for seen in window.glimpses(height, width):
         of_result = seen.of_result(gradients, pixels)
         seen.of_weights(found, window).addmm_(of_result.t(), seen.of_images(maps, height * width))
-    return _as_weight(found, weight)
+    return as_maps(found, weight.shape)
 
 
 _PATCHES = _Way(_by_patches, _for_images_by_patches, _for_weight_by_patches)
@@ -240,17 +245,13 @@ def _flat(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(len(maps), -1)
 
 
-def _pixels(maps: Tensor) -> Tensor:
-    """(N, O, H', W') as (N H' W', O)."""
+def pixels_of(maps: Tensor) -> Tensor:
+    """(N, C, H, W) as (N H W, C), without a copy in channels_last."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
-def _as_maps(products: Tensor, images: Tensor, window: _Window) -> Tensor:
-    """What convolving the images gave, a row for each pixel or for each image, as (N, O, H', W')."""
-    height, width = (window.outputs(size) for size in images.shape[2:])
-    return products.view(len(images), height, width, -1).permute(0, 3, 1, 2)
-
-
-def _as_weight(rows: Tensor, weight: Tensor) -> Tensor:
-    """(O, k k C) as the weight's (O, C, k, k)."""
-    return rows.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+def as_maps(rows: Tensor, shape: torch.Size) -> Tensor:
+    """The other way, of a row for each pixel or for each image, or of weights alike: to (N, C, H, W), in channels_last
+    down to the strides of maps of one pixel."""
+    count, channels, height, width = shape
+    return rows.view(count, height, width, channels).permute(0, 3, 1, 2)

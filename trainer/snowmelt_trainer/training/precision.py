@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
-from snowmelt_trainer.training.convolution import IMAGES, multiply_small_maps
+from snowmelt_trainer.training.convolution import IMAGES, as_maps, multiply_small_maps, pixels_of
 from snowmelt_trainer.training.distributed import World
 
 SIDE, PRODUCTS = 512, 16
@@ -83,9 +83,8 @@ def place(inputs: Tensor, device: torch.device, preprocessing: Preprocessing) ->
     if there.dim() != IMAGES:
         return there
     if there.dtype is not torch.uint8:
-        count, channels, height, width = there.shape
         # Maps of one pixel may have any stride, and torch chooses its kernels by them: these are what a network gives.
-        return there.permute(0, 2, 3, 1).reshape(-1, channels).view(count, height, width, channels).permute(0, 3, 1, 2)
+        return as_maps(pixels_of(there), there.shape)
     scale, shift = _normalization(preprocessing, device)
     return there.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
 
