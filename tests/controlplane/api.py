@@ -94,6 +94,16 @@ class Api:
             assert time.monotonic() < end, f"{resource} {name} is still there after {within_s:g} s"
             time.sleep(0.1)
 
+    def told(self, job: str, reason: str) -> str:
+        """The words of the FineTuneJob's Event of that reason, awaited: the operator writes it after the status."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            events = {each["reason"]: each["note"] for each in self.list("events") if each["regarding"]["name"] == job}
+            if reason in events:
+                return str(events[reason])
+            assert time.monotonic() < end, f"{job} has no Event {reason} after {PATIENCE_S:g} s, only {events}"
+            time.sleep(0.1)
+
     def _get_patiently(self, resource: str, name: str) -> Object | None:
         try:
             return self.get(resource, name)

@@ -39,9 +39,8 @@ def test_a_job_goes_from_apply_to_succeeded(served: Served, plane: ControlPlane)
     assert job["status"]["result"]["modelUri"] == "pvc://models/shoes"
     assert job["status"]["observedGeneration"] == job["metadata"]["generation"]
     assert served.rayjobs_of("shoes") == ["shoes-a1"]
-    assert {"Launched", "TargetMet"} <= {
-        event["reason"] for event in api.list("events") if event["regarding"]["name"] == "shoes"
-    }
+    assert api.told("shoes", "Launched")
+    assert api.told("shoes", "TargetMet")
     plane.kubectl("wait", "-n", api.namespace, "--for=condition=Complete", "--timeout=1s", "ftj/shoes", user="alice")
     row = plane.kubectl("get", "ftj", "shoes", "-n", api.namespace, "--no-headers", user="alice").split()
     assert row[:2] == ["shoes", "Succeeded"]

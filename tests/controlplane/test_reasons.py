@@ -17,7 +17,7 @@ import pytest
 from hack.kube import ControlPlane
 from hack.localoperator import LocalOperator
 from snowmelt_operator.api.reasons import Reason
-from tests.controlplane.api import PATIENCE_S, Api, Object, condition, has, is_at_attempt, is_in_phase
+from tests.controlplane.api import Api, Object, condition, has, is_at_attempt, is_in_phase
 from tests.controlplane.audit import requests
 from tests.controlplane.jobs import manifest, post, snapshot
 from tests.controlplane.kuberay_standin import KubeRayStandIn
@@ -81,17 +81,6 @@ def kubelet(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
         yield kubelet
 
 
-def told(api: Api, job: str, reason: str) -> str:
-    """The words of the job's Event of that reason, which is written after the status."""
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        events = {each["reason"]: each["note"] for each in api.list("events") if each["regarding"]["name"] == job}
-        if reason in events:
-            return str(events[reason])
-        assert time.monotonic() < end, f"there is no Event {reason}, only {events}"
-        time.sleep(0.1)
-
-
 def incident(job: Object, reason: str) -> Object:
     found: list[Object] = [each for each in job["status"].get("incidents", []) if each["reason"] == reason]
     assert len(found) == 1, f"{reason} is in {job['status'].get('incidents')} {len(found)} times"
@@ -109,7 +98,7 @@ def test_what_keeps_pods_from_running_is_said_in_the_clusters_words(
     pod = pods.made(f"{name}-a1", **status)
     job = api.until("finetunejobs", name, has("ClusterReady", status="False", reason=reason), within_s=WITHIN_S)
     assert words in condition(job, "ClusterReady")["message"]
-    assert words in told(api, name, reason)
+    assert words in api.told(name, reason)
     assert incident(job, reason)["pod"] == pod
 
 
@@ -142,13 +131,13 @@ def test_what_befell_a_pod_is_told_and_is_why_the_attempt_failed_which_is_retrie
     pods.says(pod, **status)
     job = api.until("finetunejobs", name, lambda job: job["status"].get("incidents"), within_s=WITHIN_S)
     assert words in incident(job, reason)["message"]
-    assert words in told(api, name, reason)
+    assert words in api.told(name, reason)
     assert has("Running")(job)
 
     pods.vanishes(pod)
     kuberay.ends(f"{name}-a1", "FAILED", "Failed", reason="AppFailed", message="job driver died")
     job = api.until("finetunejobs", name, is_at_attempt(2))
-    assert f"{reason}: " in told(api, name, "Retrying")
+    assert f"{reason}: " in api.told(name, "Retrying")
 
 
 def test_a_node_that_does_not_answer_is_told_before_its_pods_are_evicted(served: Served, pods: PodsStandIn) -> None:
@@ -178,7 +167,7 @@ def test_a_quota_is_told_in_the_api_servers_words_and_fails_the_job_where_it_nev
     awaited = has("Failed", **reason) if permanent else has("ClusterReady", status="False", **reason)
     job = served.api.until("finetunejobs", name, awaited, within_s=GRACE_S + WITHIN_S)
     assert words in condition(job, "Failed" if permanent else "ClusterReady")["message"]
-    assert told(served.api, name, "QuotaExceeded")
+    assert served.api.told(name, "QuotaExceeded")
 
 
 def test_a_quota_that_refuses_the_submitter_alone_is_found_in_its_jobs_events(
@@ -244,8 +233,8 @@ def test_a_stalled_attempt_is_given_up_and_goes_on_in_another(
     kuberay.runs("hangs-a2")
     job = api.until("finetunejobs", "hangs", is_at_attempt(2))
     assert job["status"]["attempts"]["failed"] == 1
-    assert told(api, "hangs", "Stalled")
-    assert "Stalled: " in told(api, "hangs", "Retrying")
+    assert api.told("hangs", "Stalled")
+    assert "Stalled: " in api.told("hangs", "Retrying")
 
 
 def test_pods_are_asked_for_by_label_and_no_other_pod_is_ever_sent(served: Served, plane: ControlPlane) -> None:
