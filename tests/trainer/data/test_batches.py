@@ -113,7 +113,7 @@ def test_a_sample_goes_to_the_same_worker_in_every_epoch_where_no_worker_is_shor
 
 
 @pytest.mark.parametrize(
-    ("samples", "batch"), [(180, 32), (900, 32), (1250, 64), (2100, 128), (4096, 256), (60_000, 256)]
+    ("samples", "batch"), [(180, 32), (700, 32), (900, 64), (1250, 64), (2100, 128), (4096, 256), (60_000, 256)]
 )
 def test_an_automatic_batch_leaves_a_small_data_set_enough_steps(samples: int, batch: int) -> None:
     assert automatic_batch(samples, workers=1) == batch

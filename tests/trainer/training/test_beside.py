@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from snowmelt_trainer.training.beside import Beside, Piece
+from snowmelt_trainer.training.beside import Beside, Piece, Rest
 
 
 def test_work_goes_on_beside_and_is_told_of_at_the_next_look() -> None:
@@ -55,6 +55,17 @@ def test_after_a_piece_there_is_a_rest_in_keeping_with_what_it_took_of_the_proce
         now = 9.9
         assert not beside.free
         now = 60.0  # more than the 10 seconds, as the thread may have computed a little longer
+        assert beside.free
+
+
+@pytest.mark.usefixtures("rests")
+def test_who_goes_on_where_another_ended_rests_after_what_that_did() -> None:
+    rest, now = Rest(), 0.0
+    with Beside(clock=lambda: now, rest=rest) as before:
+        before.do(Piece(lambda: compute(0.2), lambda: None))
+    with Beside(clock=lambda: now, rest=rest) as beside:
+        assert not beside.free
+        now = 120.0
         assert beside.free
 
 

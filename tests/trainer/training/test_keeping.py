@@ -18,7 +18,7 @@ from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.errors import RunError
-from snowmelt_trainer.training import keeping, rig, stage
+from snowmelt_trainer.training import beside, keeping, rig, stage
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.copies import FileCopies
 from snowmelt_trainer.training.distributed import World
@@ -143,6 +143,29 @@ def test_epochs_that_would_cost_too_much_to_write_are_passed_over_and_the_best_o
     assert written[-1] == ("s001-e00008-b0000000", True)
     assert len(written) <= 3
     assert all(not optimizer for _, optimizer in written[1:-1])
+
+
+def test_an_epoch_soon_after_a_stages_last_checkpoint_is_passed_over_as_well(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next stage goes on with the rest that the one before has earned; what ends a stage is always written."""
+    monkeypatch.setattr(beside, "SHARE", 1e-9)
+    monkeypatch.setattr(beside, "CHEAP_SECONDS", 0.0)
+    written: list[str] = []
+    write = CheckpointStore.write
+
+    def noted(store: CheckpointStore, name: str, *content: object) -> None:
+        write(store, name, *content)  # type: ignore[arg-type]
+        written.append(name)
+
+    monkeypatch.setattr(CheckpointStore, "write", noted)
+    two = {"strategy": "Custom", "stages": [{"unfreeze": ["head"]}, {"unfreeze": ["*"]}]}
+    trained(configure(unfreezing=two | {"stage": {"maxEpochs": 3, "patience": 3}}))
+    later = [name for name in written if name.startswith("s002") and "-e00003-" not in name]
+    assert written[0].startswith("s001-e00001")
+    assert any(name.startswith("s001-e00003") for name in written)
+    assert any(name.startswith("s002-e00003") for name in written)
+    assert len(later) <= 1  # the best, with the stage's last
 
 
 def test_a_run_that_is_cut_off_goes_on_from_before_the_epochs_that_were_passed_over(

@@ -20,7 +20,7 @@ from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.training import head_start, renewal, statistics, walk
-from snowmelt_trainer.training.features import UnkeptFeatures
+from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
@@ -209,22 +209,49 @@ def test_the_head_is_found_again_on_some_images_of_each_class(
     of_a_class: int,
     images: int,
 ) -> None:
-    """Or on all, where there are fewer."""
+    """Or on all, where there are fewer; those that the statistics were counted on go through the network once."""
     monkeypatch.setattr(renewal, "IMAGES", 5)
     monkeypatch.setattr(renewal, "IMAGES_OF_A_CLASS", of_a_class)
     seen: list[int] = []
 
-    def noted(rows: UnkeptFeatures) -> Iterator[Batch]:
-        for batch in features_of(rows):
+    def noted(some: SomeImages) -> Iterator[Batch]:
+        for batch in batches_of(some):
             seen.extend(batch[2].tolist())
             yield batch
 
-    features_of = UnkeptFeatures.whole
-    monkeypatch.setattr(UnkeptFeatures, "whole", noted)
+    batches_of = SomeImages.batches
+    monkeypatch.setattr(SomeImages, "batches", noted)
     config = pretrained(output=tmp_path / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING)
     run(config)
     every = len(open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root).train)
     assert len(set(seen)) == len(seen) == min(images, every)
+
+
+def test_the_head_is_found_on_features_that_are_normalised_as_training_will(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the batch: over the images of one, each channel of what a BatchNorm gives has the mean that it was taught."""
+    batches: list[tuple[bool, int]] = []
+
+    def noted(rig: Rig, images: SomeImages) -> list[Batch]:
+        norm = next(one for one in rig.model.modules() if isinstance(one, torch.nn.BatchNorm2d))
+        hook = norm.register_forward_hook(
+            lambda norm, _, given: batches.append(
+                (torch.allclose(given.mean((0, 2, 3)), norm.bias, atol=1e-3), len(given))
+            )
+        )
+        counted = count(rig, images)
+        hook.remove()
+        assert sum(len(features) for features, _, _ in counted) == len(images.ids)
+        return counted
+
+    count = statistics._count
+    monkeypatch.setattr(statistics, "_count", noted)
+    run(pretrained(faint, output=tmp_path / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING))
+    assert batches
+    assert all(fits for fits, _ in batches)
+    sizes = [size for _, size in batches]
+    assert max(sizes) - min(sizes) <= 1  # a last batch of a few images would be normalised by those few
 
 
 def test_a_run_that_is_cut_off_as_everything_begins_ends_as_if_it_had_not_been(

@@ -137,7 +137,7 @@ class Optimization(Contract):
     """How the learning rate changes over a stage."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
     """Images in one optimizer step, over all workers together. Absent means chosen by Snowmelt: 256, or fewer where the
-    training data would give less than sixteen steps an epoch."""
+    training data would give less than twelve steps an epoch."""
     precision: Precision = Precision.AUTO
     """The arithmetic of the forward and backward pass."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0

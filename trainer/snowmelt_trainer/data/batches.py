@@ -15,7 +15,7 @@ _PURPOSE = 2
 """Keeps this stream of random numbers apart from those of `splits` and `transforms`, which share the seed."""
 
 
-MOST_IN_A_STEP, FEWEST_IN_A_STEP, STEPS = 256, 32, 16
+MOST_IN_A_STEP, FEWEST_IN_A_STEP, STEPS = 256, 32, 12
 """The bounds of an automatic batch, and the steps an epoch that it leaves: a stage of few epochs over few images would
 otherwise end before its rate has risen and fallen."""
 

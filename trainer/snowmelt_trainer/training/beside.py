@@ -23,6 +23,13 @@ class Piece:
     afterwards: Action
 
 
+@dataclass
+class Rest:
+    """After what was done last. Whoever goes on where another ends shares it."""
+
+    until: float = float("-inf")
+
+
 class Beside:
     """Does one thing at a time in a thread of its own. A context manager, which waits for it.
 
@@ -30,16 +37,17 @@ class Beside:
     enough for that time to be no more than SHARE of what `cpus` processors had to give.
     """
 
-    def __init__(self, cpus: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, cpus: float = 1.0, clock: Callable[[], float] = time.monotonic, rest: Rest | None = None
+    ) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="beside-training")
         self._under_way: tuple[Future[float], Piece] | None = None
-        self._cpus, self._clock = cpus, clock
-        self._rests_until = 0.0
+        self._cpus, self._clock, self._rest = cpus, clock, rest or Rest()
 
     @property
     def free(self) -> bool:
         """Whether nothing is under way, and the rest after what was done last is over."""
-        return self._under_way is None and self._clock() >= self._rests_until
+        return self._under_way is None and self._clock() >= self._rest.until
 
     def do(self, piece: Piece) -> None:
         """Starts it, once what is under way is done; does not wait for the rest to be over. Raises as `settle`."""
@@ -57,7 +65,7 @@ class Beside:
             return
         (future, piece), self._under_way = self._under_way, None
         spent = future.result()
-        self._rests_until = self._clock() + (spent / self._cpus / SHARE if spent > CHEAP_SECONDS else 0.0)
+        self._rest.until = self._clock() + (spent / self._cpus / SHARE if spent > CHEAP_SECONDS else 0.0)
         piece.afterwards()
 
     def __enter__(self) -> Beside:

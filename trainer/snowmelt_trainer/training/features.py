@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from snowmelt_trainer.backbones import Cut, split_at
+from snowmelt_trainer.data.batches import global_step, steps_per_epoch
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.rig import Rig
@@ -25,14 +26,25 @@ class SomeImages:
     loader: TrainingLoader | EvaluationLoader
     ids: tuple[int, ...]
 
+    def first(self, count: int) -> SomeImages:
+        return replace(self, ids=self.ids[:count])
+
+    def beyond(self, count: int) -> SomeImages:
+        return replace(self, ids=self.ids[count:])
+
+    def share(self) -> SomeImages:
+        """This worker's."""
+        return replace(self, ids=self.ids[self.rig.world.rank :: self.rig.world.size])
+
     def batches(self) -> Iterator[Batch]:
-        """On the device, as the network takes them.
+        """On the device, as the network takes them, in near-equal parts.
 
         Raises:
             RunError: as `ImageDataset` does.
         """
         device = self.rig.world.device
-        chunks = [self.ids[start : start + BATCH] for start in range(0, len(self.ids), BATCH)]
+        order = np.asarray(self.ids)
+        chunks = [global_step(order, step, BATCH).tolist() for step in range(steps_per_epoch(len(order), BATCH))]
         for pixels, labels, ids in self.loader.load(chunks):
             yield place(pixels, device, self.rig.preprocessing), labels.to(device), ids
 

@@ -29,15 +29,15 @@ class _Best:
 class Keeper(Beside):
     """Writes the checkpoints of one stage, one at a time, beside training; only the leading worker's does anything.
 
-    Where epochs are so short that writing each of them down would slow training, some are passed over (see `Beside`):
-    a crash then costs their training. Of these only the weights of the best are held, and written together with the
-    next checkpoint, so that none ever refers to a best one that is not there.
+    Where epochs are so short that writing each of them down would slow training, some are passed over (see `Beside`),
+    after the stage before, too: a crash then costs their training. Of these only the weights of the best are held, and
+    written together with the next checkpoint, so that none ever refers to a best one that is not there.
 
     Whoever asked for one hears of it when it lies in storage, and so does status: at the next step after that.
     """
 
     def __init__(self, rig: Rig, stage: Stage, optimizer: torch.optim.Optimizer, average: AveragedWeights) -> None:
-        super().__init__(cpus=rig.config.workers.cpus)
+        super().__init__(cpus=rig.config.workers.cpus, rest=rig.rest)
         self._rig, self._optimizer, self._average = rig, optimizer, average
         self._changing = changing_tensors(rig.model, rig.groups, stage.trainable)
         self._best: _Best | None = None

@@ -12,12 +12,13 @@ answers, and the steps do not. docs/design/20261127-before-everything.md has wha
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import nn
 
-from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.unfreezing import Metric
+from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training.features import UnkeptFeatures, before_head, some_of
 from snowmelt_trainer.training.head_start import forget, linear_head, soften, solver_of
 from snowmelt_trainer.training.metrics import outranks
@@ -33,7 +34,7 @@ IMAGES_OF_A_CLASS = 100
 
 def renew(rig: Rig, state: RunState) -> RunState:
     """Before a stage that normalises by its batches, where the one before did not: the statistics are counted anew, and
-    a head that a solver has found is found again, at the strengths that led to the best one. A head that a solver has
+    a head that a solver has found is found again, at the penalty's strength that was best. A head that a solver has
     just found is softened.
 
     All workers have the same ones, and an attempt that resumes here as the one before. Gives the state with the seconds
@@ -45,11 +46,15 @@ def renew(rig: Rig, state: RunState) -> RunState:
     if not _begins_to_adapt(rig, state):
         return state
     started = rig.clock()
+    some = some_of(rig, rig.train, max(IMAGES, IMAGES_OF_A_CLASS * rig.classes))
+    counted = count_anew(rig, some.first(IMAGES))
     cut = before_head(rig)
     head = linear_head(cut)
-    changed = count_anew(rig)
-    if head is not None and (_solve_again(rig, state, cut, head) if changed else state.rows[-1].solved):
-        soften(head)
+    if head is not None:
+        rows = _Rows(counted.features, UnkeptFeatures(some.beyond(IMAGES).share(), cut))
+        again = counted.changed and _solve_again(rig, state, head, rows, len(some.ids))
+        if again or (not counted.changed and state.rows[-1].solved):
+            soften(head)
     spent = rig.clock() - started
     log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
     return state.model_copy(update={"stage_seconds": state.stage_seconds + spent})
@@ -62,25 +67,34 @@ def _begins_to_adapt(rig: Rig, state: RunState) -> bool:
     return rig.adapts_statistics(stage) and not rig.adapts_statistics(before)
 
 
-def _solve_again(rig: Rig, state: RunState, cut: Cut, head: nn.Linear) -> bool:
-    """Finds the head that a solver has found, on each worker's share of some images; gives false where none has."""
-    strengths = _strengths(state, rig.metric)
-    if not strengths:
+def _solve_again(rig: Rig, state: RunState, head: nn.Linear, rows: _Rows, images: int) -> bool:
+    """Finds the head that a solver has found, on so many images, all workers' together; gives false where none has."""
+    strength = _best_strength(state, rig.metric)
+    if strength is None:
         return False
     forget(head)  # for these features it may be so wrong that the solver would not come back
-    some = some_of(rig, rig.train, max(IMAGES, IMAGES_OF_A_CLASS * rig.classes))
-    share = replace(some, ids=some.ids[rig.world.rank :: rig.world.size])
-    solver = solver_of(rig, head, UnkeptFeatures(share, cut), len(some.ids), lambda: state)
-    for strength in range(strengths):
-        solver.solve(strength)
+    solver_of(rig, head, rows, images, lambda: state).solve(strength)
     return True
 
 
-def _strengths(state: RunState, metric: Metric) -> int:
-    """How many of the penalty's strengths a solver went through to its best head; 0 where there was no solver."""
+@dataclass(frozen=True)
+class _Rows:
+    """This worker's features: those that were seen while the statistics were counted, and more."""
+
+    seen: tuple[Batch, ...]
+    more: UnkeptFeatures
+
+    def whole(self) -> Iterator[Batch]:
+        """What a solver reads. Raises as `SomeImages.batches`."""
+        yield from self.seen
+        yield from self.more.whole()
+
+
+def _best_strength(state: RunState, metric: Metric) -> int | None:
+    """The penalty's strength, as `HeadSolver` counts them, of a solver's best head; none where there was no solver."""
     solved = {row.index for row in state.rows if row.solved}
     best: Epoch | None = None
     for epoch in state.history:
         if epoch.stage in solved and (best is None or outranks(metric, epoch.validation, best.validation)):
             best = epoch
-    return best.epoch if best else 0
+    return best.epoch - 1 if best else None

@@ -19,6 +19,7 @@ from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.batches import global_step
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.stages import Stage
+from snowmelt_trainer.training.beside import Rest
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.evaluate import evaluate
@@ -123,6 +124,8 @@ class Rig:
     store: CheckpointStore
     reporter: Reporter
     requests: CheckpointRequests = field(default_factory=CheckpointRequests)
+    rest: Rest = field(default_factory=Rest)
+    """Between the checkpoints."""
     clock: Callable[[], float] = time.monotonic
 
     @property

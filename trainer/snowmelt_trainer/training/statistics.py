@@ -11,6 +11,7 @@ docs/design/20261126-statistics-anew.md has what was measured.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -55,22 +56,30 @@ def adapt_statistics(rig: Rig) -> None:
         _put(rig.model, load_tensors(found))
 
 
-def count_anew(rig: Rig) -> bool:
-    """Counts all statistics anew, on the same images in each attempt; gives whether that changed them. All workers have
-    the same ones, the leading one's.
+@dataclass(frozen=True)
+class Counted:
+    """Statistics that were counted anew."""
+
+    changed: bool
+    features: tuple[Batch, ...]
+    """What a linear head got meanwhile, normalised by the batch, as in training: (n, d) float32; labels; ids. None
+    where the head is another, and on other workers than the leading one."""
+
+
+def count_anew(rig: Rig, images: SomeImages) -> Counted:
+    """Counts all statistics anew, on these images. All workers have the same ones, the leading one's.
 
     Raises:
         RunError: as `ImageDataset` does.
     """
-    if not _statistics(rig.model):
-        return False
+    if not _statistics(rig.model) or len(images.ids) < 2:
+        return Counted(changed=False, features=())
     before = _packed(rig.model)
     rig.model.eval()
-    if rig.world.leads:
-        _count(rig, some_of(rig, rig.train, IMAGES))
+    features = _count(rig, images) if rig.world.leads else []
     found = rig.world.from_leader(_packed(rig.model) if rig.world.leads else b"")
     _put(rig.model, load_tensors(found))
-    return found != before
+    return Counted(found != before, tuple(features))
 
 
 def _concerned(rig: Rig) -> bool:
@@ -129,9 +138,15 @@ def _distance(rig: Rig, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def _count(rig: Rig, training: SomeImages) -> None:
+def _count(rig: Rig, training: SomeImages) -> list[Batch]:
     """Each BatchNorm's mean and variance become the average over the batches, from nothing. What
-    `torch.optim.swa_utils.update_bn` does, but that it would turn on dropout and stochastic depth as well."""
+    `torch.optim.swa_utils.update_bn` does, but that it would turn on dropout and stochastic depth as well.
+
+    Gives what a linear head got.
+    """
+    cut = before_head(rig)
+    linear = linear_head(cut) is not None
+    seen: list[Batch] = []
     norms = [one for one in rig.model.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
     memories = [one.momentum for one in norms]
     for norm in norms:
@@ -139,12 +154,15 @@ def _count(rig: Rig, training: SomeImages) -> None:
         norm.momentum = None  # the plain average
         norm.train()
     with autocast(rig.precision, rig.world.device):
-        for images, _, _ in training.batches():
-            if len(images) > 1:
+        for images, labels, ids in training.batches():
+            if linear:
+                seen.append((cut.features(images).float(), labels, ids))
+            else:
                 rig.model(images)
     for norm, memory in zip(norms, memories, strict=True):
         norm.momentum = memory
         norm.eval()
+    return seen
 
 
 def _loss_of_a_head(rig: Rig, training: SomeImages, validation: SomeImages) -> float:
