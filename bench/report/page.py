@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.report.machine import versions
+from bench.report.misses import misses
 from bench.report.plot import draw
 from bench.report.results import START_UP, Run, StartUp, Subject, read, read_start_up
 from bench.report.tables import (
@@ -17,7 +17,6 @@ from bench.report.tables import (
     cache_table,
     contender_table,
     medians,
-    ranged,
     speed_table,
     verdict_table,
 )
@@ -26,9 +25,7 @@ from bench.report.verdicts import (
     MATCHED,
     OURS,
     REFERENCE,
-    AccuracyVerdict,
     Comparison,
-    Verdict,
     accuracy_verdict,
     comparisons,
     verdicts,
@@ -172,40 +169,6 @@ def _apart(runs: Sequence[Run]) -> str:
 
 def _has_pause(ends: Sequence[datetime]) -> bool:
     return any(later - sooner > PAUSE for sooner, later in pairwise(sorted(ends)))
-
-
-def misses(judged: Sequence[Verdict], accuracies: Sequence[AccuracyVerdict], found: Sequence[Comparison]) -> str:
-    """Every aim that is not met, with what the curves say of it."""
-    by_subject = {comparison.subject: comparison for comparison in found}
-    lines = [f"- {one.subject}, {one.aim.name}: {_why(one, by_subject[one.subject])}" for one in judged if not one.met]
-    lines += [
-        f"- {one.subject}, test accuracy: ours {one.ours:.4f}, full fine-tuning {one.full:.4f}, and only "
-        f"{one.allowance:.4f} less is within the confidence interval"
-        for one in accuracies
-        if not one.met
-    ]
-    return "\n".join(lines) if lines else "Of the cells that were run, none."
-
-
-def _why(verdict: Verdict, comparison: Comparison) -> str:
-    runs = comparison.of(OURS, DEFAULTS)
-    best = [max(run.looks, key=lambda look: look.accuracy) for run in runs if run.looks]
-    best_text = ranged([look.accuracy for look in best], "{:.4f}")
-    if math.isinf(verdict.ours.middle):
-        cut = sum(run.cut_off for run in runs)
-        end = f"{cut} of {len(runs)} fits were cut off" if cut else "every stage ended by itself"
-        return f"not reached: the best was {best_text} in stage {_common(best)}, the mark is {verdict.mark:.4f}; {end}"
-    stages = [
-        next(look.trained for look in run.looks if look.accuracy >= verdict.mark)
-        for run in runs
-        if any(look.accuracy >= verdict.mark for look in run.looks)
-    ]
-    shares = f"{verdict.share:.2f} of the best peer's time, the aim is {verdict.aim.share:.2f}"
-    return f"{shares}; reached in stage {', '.join(sorted(set(stages)))}, the best was {best_text}"
-
-
-def _common(looks: Sequence[object]) -> str:
-    return ", ".join(sorted({getattr(look, "trained", "") for look in looks}))
 
 
 def overhead(found: Sequence[Comparison]) -> str:

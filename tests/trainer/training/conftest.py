@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from hack.data.folders import write_folders
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.training import beside
-from tests.trainer.training.pretrained_runs import run, weights
+from tests.trainer.training.runs import run, weights
 
 Configure = Callable[..., RunConfig]
 PER_CLASS = {"train": 24, "test": 6}

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from snowmelt_trainer.contract import RunConfig
-from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.worker import set_up
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay
-from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
+from tests.trainer.training.runs import rig_for
 
 
 def named(value: float) -> dict[str, nn.Parameter]:
@@ -112,8 +110,7 @@ def test_statistics_are_of_the_same_steps_as_the_averaged_weights(
 ) -> None:
     """180 images in steps of 45; ShuffleNet's own momentum is 0.1."""
     config = configure(unfreezing={"strategy": "Full"}, optimization={"batchSize": 45, "regularization": {"ema": ema}})
-    data = open_data(config.data, seed=0, volumes_root="")
-    _, rig = set_up(config, data, World(), lambda _: None)
+    rig = rig_for(config)
     StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
     found = [one.momentum for one in rig.model.modules() if isinstance(one, nn.BatchNorm2d)]
     assert found == pytest.approx([momentum] * len(found))

@@ -16,36 +16,18 @@ from snowmelt_trainer.backbones import Cut, LayerGroup
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, CacheStatus, Progress
 from snowmelt_trainer.data.loading import ImageDataset
-from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver import worker
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import stage as stage_module
 from snowmelt_trainer.training.activations import resources
-from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.keeping import Keeper
-from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
+from tests.trainer.training.runs import PowerCutError, rig_for, run
 
 Configure = Callable[..., RunConfig]
 NEVER, ALWAYS = {"mode": "Never"}, {"mode": "Always"}
 FLOAT32 = {"batchSize": 45, "precision": "Float32"}
-
-
-class PowerCutError(Exception):
-    """Ends a run between two steps."""
-
-
-def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return fine_tune(config, data, World(), send)
-
-
-def rig_for(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Rig:
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return worker.set_up(config, data, World(), send)[1]
 
 
 def caches(trained: Trained) -> list[CacheStatus | None]:

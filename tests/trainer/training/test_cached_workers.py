@@ -12,11 +12,11 @@ import torch.multiprocessing as mp
 
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training.activations import resources
 from snowmelt_trainer.training.distributed import World
+from tests.trainer.training.runs import data_of
 
 Configure = Callable[..., RunConfig]
 
@@ -29,8 +29,7 @@ def train(rank: int, size: int, config_json: str, place: CachePlace, folder: str
     config = RunConfig.model_validate_json(config_json)
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
-    data = open_data(config.data, seed=0, volumes_root="")
-    trained = fine_tune(config, data, World(rank, size), lambda _: None)
+    trained = fine_tune(config, data_of(config), World(rank, size), lambda _: None)
     Path(folder, f"trained-{rank}.json").write_text(trained.model_dump_json(by_alias=True))
     if size > 1:
         dist.destroy_process_group()

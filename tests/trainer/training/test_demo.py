@@ -11,10 +11,8 @@ import yaml
 
 from hack.data import digits as digits_data
 from snowmelt_trainer.contract import RunConfig
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.driver.worker import fine_tune
-from snowmelt_trainer.training.distributed import World
+from tests.trainer.training.runs import run
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -39,8 +37,7 @@ def demo(volumes: Path, **unfreezing: Any) -> Trained:
             "unfreezing": spec["unfreezing"] | unfreezing,
         }
     )
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return fine_tune(config, data, World(), lambda _: None)
+    return run(config)
 
 
 def test_gradual_unfreezing_beats_training_the_head_alone(volumes: Path) -> None:

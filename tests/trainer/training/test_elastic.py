@@ -22,16 +22,14 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
 
 from snowmelt_trainer.contract import Outcome, RunConfig
 from snowmelt_trainer.contract.progress import Progress
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver import launch, scaling
 from snowmelt_trainer.driver.announcer import Announcer
 from snowmelt_trainer.driver.handover import Handover, handover
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.main import fine_tune
-from snowmelt_trainer.driver.worker import fine_tune as fine_tune_here
-from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.state import Epoch
 from tests.trainer.training.processes import train_workers
+from tests.trainer.training.runs import run
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 Configure = Callable[..., RunConfig]
@@ -148,11 +146,10 @@ def test_a_run_grows_and_shrinks_with_the_room_and_learns_as_if_nothing_had_been
     assert [n for n, before in zip(numbers, [0, *numbers], strict=False) if n != before] == [1, 2, 1]
     assert_nothing_before_a_checkpoint_is_trained_again(weather.sent)
 
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
     elsewhere = config.model_copy(
         update={"output": config.output.model_copy(update={"uri": config.output.uri + "-alone"})}
     )
-    alone = fine_tune_here(elsewhere, data, World(), lambda _: None).state.history  # type: ignore[arg-type]
+    alone = run(elsewhere).state.history
     assert [e.train_loss for e in epochs] == pytest.approx([e.train_loss for e in alone], rel=1e-3)
     assert epochs[-1].validation == pytest.approx(alone[-1].validation, rel=1e-3)
     assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss  # it did learn

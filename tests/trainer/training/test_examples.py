@@ -16,9 +16,7 @@ from snowmelt_operator.api.v1alpha1 import FineTuneJob
 from snowmelt_operator.render.config import worker_group
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.contract.unfreezing import Strategy
-from snowmelt_trainer.data.opening import open_data
-from snowmelt_trainer.driver.worker import fine_tune
-from snowmelt_trainer.training.distributed import World
+from tests.trainer.training.runs import data_of, run
 
 EPOCHS = 1
 FASHION_IMAGES = 1000
@@ -63,13 +61,12 @@ def test_an_example_trains_and_learns(volumes: Path, tmp_path: Path, file: Path)
     if file.stem == "fashion-mnist":
         need_fashion_mnist(volumes)
     config = shortened(plan_run(job(file), volumes=volumes, cache=tmp_path).config)
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    trained = fine_tune(config, data, World(), lambda _: None)
+    trained = run(config)
     rows = trained.state.rows
     assert len(rows) == 1 if config.unfreezing.strategy in (Strategy.HEAD_ONLY, Strategy.FULL) else len(rows) >= 2
     # Ten classes: guessing gets a tenth.
     assert float(trained.validation["accuracy"]) > 0.4
-    assert bool(trained.test) is (data.test is not None)
+    assert bool(trained.test) is (data_of(config).test is not None)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if needs_gpus(file)], ids=lambda file: file.stem)

@@ -16,29 +16,19 @@ from torch import nn
 from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, Progress
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.training import head_start
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.head_start import FIRST_PENALTY, WEAKENING, HeadSolver
 from snowmelt_trainer.training.packing import unpack_model
+from tests.trainer.training.runs import PowerCutError, run
 from tests.trainer.training.solving import Kept, solve
 from tests.trainer.training.test_cached_workers import train
 
 Configure = Callable[..., RunConfig]
 SOLVER = {"headStart": "Solver"}
-
-
-class PowerCutError(Exception):
-    """Ends a run between two epochs."""
-
-
-def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return fine_tune(config, data, World(), send)
 
 
 def head_only(epochs: int) -> dict[str, Any]:

@@ -14,16 +14,14 @@ import torch
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.contract.reasons import Reason
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
-from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training import beside, keeping, rig, stage
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.copies import FileCopies
-from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.state import RunState
 from snowmelt_trainer.training.storage import write_file
+from tests.trainer.training.runs import run, weights
 
 Configure = Callable[..., RunConfig]
 FULL = {"strategy": "Full", "stage": {"maxEpochs": 3, "patience": 3}}
@@ -32,11 +30,7 @@ WITHIN_S = 60.0
 
 def trained(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> bytes:
     """Runs it, and returns the delivered weights."""
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    done = fine_tune(config, data, World(), send)
-    best = CheckpointStore(Layout.of(config).checkpoints).read(done.checkpoint)
-    assert best is not None
-    return best.model
+    return weights(config, run(config, send))
 
 
 def hold_up(monkeypatch: pytest.MonkeyPatch) -> list[bool]:

@@ -16,12 +16,10 @@ import pytest
 
 from snowmelt_trainer.contract import FinalRecord, Outcome, Reason, RunConfig
 from snowmelt_trainer.contract.progress import Progress
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.main import EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, main
 from snowmelt_trainer.driver.publish import publish
-from snowmelt_trainer.driver.worker import fine_tune
-from snowmelt_trainer.training.distributed import World
+from tests.trainer.training.runs import run
 
 Configure = Callable[..., RunConfig]
 
@@ -137,8 +135,8 @@ def eventually(condition: Callable[[], bool], within_s: float, what: str) -> Non
 def test_a_stopped_attempt_leaves_no_last_word_and_the_next_one_goes_on_from_its_checkpoint(
     configure: Configure, tmp_path: Path
 ) -> None:
-    config = configure(
-        unfreezing={"strategy": "LinearProbeThenFineTune", "stage": {"maxEpochs": 12, "patience": 12}},
+    config = configure(  # long enough that it is not over when the first checkpoint has been told of
+        unfreezing={"strategy": "LinearProbeThenFineTune", "stage": {"maxEpochs": 40, "patience": 40}},
         optimization={"batchSize": 45, "precision": "Float32"},
     )
     first, progress = start(config, tmp_path, 1)
@@ -156,15 +154,14 @@ def test_a_stopped_attempt_leaves_no_last_word_and_the_next_one_goes_on_from_its
     assert shots[-1].final.outcome is Outcome.SUCCEEDED
     resumed = next(shot.checkpoint for shot in shots if shot.checkpoint)
     assert resumed.epoch >= 1
-    assert sum(row.epochs for row in shots[-1].stages) == 24
+    assert sum(row.epochs for row in shots[-1].stages) == 80
     eventually(lambda: not in_session(second.pid), 20, "all its processes have ended")
 
 
 def test_another_runs_model_is_kept_when_a_new_one_is_published(configure: Configure, tmp_path: Path) -> None:
     for uid in ("old", "new"):
         config = configure(uid=uid, unfreezing={"strategy": "HeadOnly", "stage": {"maxEpochs": 1}})
-        data = open_data(config.data, seed=0, volumes_root=config.volumes_root)
-        trained = fine_tune(config, data, World(), lambda _: None)
+        trained = run(config)
         publish(config, trained)
         publish(config, trained)  # done again after a crash, it ends the same
     root = Layout.of(config).root

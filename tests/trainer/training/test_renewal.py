@@ -18,13 +18,12 @@ from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.optimization import HeadStart
 from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.data.loading import Batch
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.training import head_start, renewal, statistics, walk
 from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
-from tests.trainer.training.pretrained_runs import PowerCutError, prefer_anew, run, weights
+from tests.trainer.training.runs import PowerCutError, data_of, prefer_anew, run, weights
 from tests.trainer.training.test_cached_workers import train
 
 THEN_EVERYTHING: dict[str, Any] = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}}
@@ -223,7 +222,7 @@ def test_the_head_is_found_again_on_some_images_of_each_class(
     monkeypatch.setattr(SomeImages, "batches", noted)
     config = pretrained(output=tmp_path / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING)
     run(config)
-    every = len(open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root).train)
+    every = len(data_of(config).train)
     assert len(set(seen)) == len(seen) == min(images, every)
 
 

@@ -16,7 +16,7 @@ from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training import features, statistics
-from tests.trainer.training.pretrained_runs import PowerCutError, prefer_anew, run, weights
+from tests.trainer.training.runs import PowerCutError, prefer_anew, run, weights
 from tests.trainer.training.test_cached_workers import train
 
 Configure = Callable[..., RunConfig]

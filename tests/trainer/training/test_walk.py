@@ -15,25 +15,14 @@ from safetensors.torch import load
 from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract import Reason, RunConfig
 from snowmelt_trainer.contract.progress import Progress
-from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.driver.worker import fine_tune
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.checkpoint import CheckpointStore
-from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.state import Epoch
+from tests.trainer.training.runs import PowerCutError, run
 
 Configure = Callable[..., RunConfig]
-
-
-class PowerCutError(Exception):
-    """Ends a run between two steps, as abruptly as can be without ending the process."""
-
-
-def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return fine_tune(config, data, World(), send)
 
 
 def checkpoints(config: RunConfig) -> list[Path]:

@@ -43,7 +43,7 @@ def renew(rig: Rig, state: RunState) -> RunState:
     Raises:
         RunError: as `ImageDataset` does.
     """
-    if not _begins_to_adapt(rig, state):
+    if state.epoch or state.step or not rig.begins_to_adapt(state.stage):
         return state
     started = rig.clock()
     some = some_of(rig, rig.train, max(IMAGES, IMAGES_OF_A_CLASS * rig.classes))
@@ -58,13 +58,6 @@ def renew(rig: Rig, state: RunState) -> RunState:
     spent = rig.clock() - started
     log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
     return state.model_copy(update={"stage_seconds": state.stage_seconds + spent})
-
-
-def _begins_to_adapt(rig: Rig, state: RunState) -> bool:
-    if state.stage == 0 or state.epoch or state.step:
-        return False
-    before, stage = rig.plan[state.stage - 1 : state.stage + 1]
-    return rig.adapts_statistics(stage) and not rig.adapts_statistics(before)
 
 
 def _solve_again(rig: Rig, state: RunState, head: nn.Linear, rows: _Rows, images: int) -> bool:

@@ -159,3 +159,9 @@ class Rig:
         As long as layers beneath are frozen, what pretraining counted still holds, and what is opened moves less when
         that stands still. Where everything is trained it does not hold any more."""
         return self.config.backbone.from_scratch or len(stage.trainable) == len(self.groups)
+
+    def begins_to_adapt(self, stage: int) -> bool:
+        """Whether the plan's stage of that index adapts statistics, and the one before it does not."""
+        if not 0 < stage < len(self.plan):
+            return False
+        return self.adapts_statistics(self.plan[stage]) and not self.adapts_statistics(self.plan[stage - 1])

@@ -86,7 +86,7 @@ def _concerned(rig: Rig) -> bool:
     """Whether more than a first head will rely on what pretraining counted, and heads can be compared."""
     if rig.config.optimization.norm_statistics is NormStatistics.PRETRAINED or rig.config.backbone.from_scratch:
         return False
-    if rig.config.unfreezing.target is None and len(rig.plan) > 1 and rig.adapts_statistics(rig.plan[1]):
+    if rig.config.unfreezing.target is None and rig.begins_to_adapt(1):
         return False  # nothing ends the run before `renewal` counts in any case
     frozen_first = len(rig.plan[0].trainable) < len(rig.groups)
     return frozen_first and bool(_statistics(rig.model)) and linear_head(before_head(rig)) is not None

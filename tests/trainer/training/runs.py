@@ -1,4 +1,4 @@
-"""Runs from weights that were pretrained on other images, as tests of several files make them."""
+"""Runs of one worker in this process, as tests of several files make them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from collections.abc import Callable
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.data.opening import open_data
+from snowmelt_trainer.data.samples import TargetData
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.driver.worker import fine_tune
+from snowmelt_trainer.driver.worker import fine_tune, set_up
 from snowmelt_trainer.training import statistics
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.rig import Rig
 
 
 class PowerCutError(Exception):
     """Ends a run in its course."""
 
 
+def data_of(config: RunConfig) -> TargetData:
+    return open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
+
+
 def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Trained:
     """As the only worker."""
-    data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
-    return fine_tune(config, data, World(), send)
+    return fine_tune(config, data_of(config), World(), send)
+
+
+def rig_for(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Rig:
+    """What such a run is made with."""
+    return set_up(config, data_of(config), World(), send)[1]
 
 
 def weights(config: RunConfig, trained: Trained) -> bytes:
