@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from snowmelt_trainer.data.loading import ImageDataset
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training import stage as stage_module
+from snowmelt_trainer.training import walk
 from snowmelt_trainer.training.activations import resources
 from snowmelt_trainer.training.keeping import Keeper
+from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import PowerCutError, rig_for, run
@@ -324,3 +327,26 @@ def test_a_full_disk_ends_the_cache_and_not_the_job(configure: Configure, full_d
     losses, expected = ([epoch.train_loss for epoch in one.state.history] for one in (kept, without))
     assert losses == pytest.approx(expected, abs=1e-6)
     assert list(full_disk.rglob("*.rows")) == []
+
+
+def test_a_cached_stages_optimizer_is_gone_before_the_best_weights_are_read(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its cache lives on."""
+    trained: list[weakref.ref[StageTraining]] = []
+    alive: list[int] = []
+    run_stage, restore = StageTraining.run, walk._restore_best
+
+    def noted(stage: StageTraining) -> RunState:
+        trained.append(weakref.ref(stage))
+        return run_stage(stage)
+
+    def looked(rig: Rig, state: RunState) -> None:
+        alive.append(sum(one() is not None for one in trained))
+        restore(rig, state)
+
+    monkeypatch.setattr(StageTraining, "run", noted)
+    monkeypatch.setattr(walk, "_restore_best", looked)
+    two = {"strategy": "Custom", "stages": [{"unfreeze": ["head"]}, {"unfreeze": ["head", "conv5"]}]}
+    run(configure(unfreezing=two | {"stage": {"maxEpochs": 1}}, optimization=FLOAT32 | {"cache": ALWAYS}))
+    assert alive == [0, 0]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import torch.multiprocessing as mp
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract import RunConfig
@@ -21,13 +24,14 @@ from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training import head_start
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.head_start import FIRST_PENALTY, WEAKENING, HeadSolver
+from snowmelt_trainer.training.head_start import FIRST_PENALTY, FIRST_SHRINKAGE, LESS, WEAKENING, HeadSolver
 from snowmelt_trainer.training.packing import unpack_model
 from tests.trainer.training.runs import PowerCutError, run
 from tests.trainer.training.solving import Kept, solve
 from tests.trainer.training.test_cached_workers import train
 
 Configure = Callable[..., RunConfig]
+FloatArray = npt.NDArray[np.float64]
 SOLVER = {"headStart": "Solver"}
 
 
@@ -35,19 +39,51 @@ def head_only(epochs: int) -> dict[str, Any]:
     return {"strategy": "HeadOnly", "stage": {"maxEpochs": epochs, "patience": epochs}}
 
 
-def test_the_solution_is_that_of_scikit_learn() -> None:
+def whitened(features: Tensor, labels: Tensor, shrinkage: float) -> FloatArray:
+    """By the textbook: standardised, and multiplied by a root of the inverse of the shrunken covariance within the
+    classes."""
+    standardised = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
+    means = np.stack([standardised[labels == label].mean(0) for label in range(int(labels.max()) + 1)])
+    within = np.cov(standardised - means[labels], rowvar=False, bias=True)
+    mixed = (1 - shrinkage) * within / within.diagonal().mean() + shrinkage * np.eye(len(within))
+    whole: FloatArray = np.linalg.solve(np.linalg.cholesky(mixed), standardised.T).T
+    return whole
+
+
+def test_the_solution_is_that_of_scikit_learn_on_whitened_features() -> None:
     torch.manual_seed(0)
     labels = torch.arange(3).repeat(40)
-    features = 3.0 + torch.randn(120, 8) * torch.arange(1, 9) + labels.unsqueeze(1)
+    features = 3.0 + torch.randn(120, 8) @ torch.randn(8, 8) * torch.arange(1, 9) + labels.unsqueeze(1)
     head = nn.Linear(8, 3)
     solver = HeadSolver(head, Kept(features, labels), World(), samples=120, label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
-    for epoch in range(3):
+    for epoch in range(5):
         solver.solve(epoch)
-        penalty = FIRST_PENALTY * WEAKENING**epoch
-        standardised = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
-        theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-8, max_iter=1000).fit(standardised, labels)
+        penalty, given = FIRST_PENALTY * WEAKENING**epoch, whitened(features, labels, FIRST_SHRINKAGE * LESS**epoch)
+        theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-8, max_iter=1000).fit(given, labels)
         ours = head(features).softmax(1).detach().numpy()
-        assert ours == pytest.approx(theirs.predict_proba(standardised), abs=2e-4)
+        assert ours == pytest.approx(theirs.predict_proba(given), abs=2e-4)
+
+
+def test_directions_in_which_a_class_varies_by_itself_are_dear() -> None:
+    """Two classes lie apart by as much in two directions, in one of which each varies ten times as much as in the
+    other. Both are noise to the third."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(2).repeat(200)
+    features = torch.randn(400, 3, generator=generator) * torch.tensor([0.2, 2.0, 1.0])
+    features[:, :2] += labels.unsqueeze(1).float()
+    head = nn.Linear(3, 2)
+    solver = HeadSolver(head, Kept(features, labels), World(), samples=400, label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
+    solver.solve(4)
+    steady, loose, _ = (head.weight[1] - head.weight[0]).tolist()
+    assert steady > 20 * loose > 0
+
+
+def test_features_that_are_not_finite_end_as_a_loss_that_is_none() -> None:
+    """By which the run ends as Diverged."""
+    features, labels = torch.full((30, 4), torch.nan), torch.arange(3).repeat(10)
+    head = nn.Linear(4, 3)
+    solver = HeadSolver(head, Kept(features, labels), World(), samples=30, label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
+    assert math.isnan(solver.solve(0))
 
 
 def test_a_solved_head_fits_better_from_epoch_to_epoch_and_nothing_else_changes(configure: Configure) -> None:

@@ -2,9 +2,10 @@
 
 The network before a linear head is a fixed function, so the best head is the solution of a convex problem. L-BFGS
 (Liu and Nocedal 1989, as torch.optim has it) finds it in some dozens of passes over the features, in which each worker
-has its own share, and the loss and its gradient are summed over all of them. The features are standardised, and the
-penalty on the weights is weakened from epoch to epoch, each solution being the next one's start; validation says which
-strength is best, as it says elsewhere which epoch is. docs/design/20261125-head-start.md has what was measured.
+has its own share, and the loss and its gradient are summed over all of them. The weights are penalised as they act on
+whitened features (see `whitening`). The penalty is weakened and the whitening strengthened from epoch to epoch, each
+solution being the next one's start; validation says which is best, as it says elsewhere which epoch is.
+docs/design/20261125-head-start.md and 20261128-whitened-head.md have what was measured.
 """
 
 from __future__ import annotations
@@ -24,16 +25,24 @@ from snowmelt_trainer.training.activations import free_memory
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
+from snowmelt_trainer.training.whitening import Whitening, whitening, within_class
 
 MOST_ITERATIONS = 50
 """In one epoch: the next goes on from there."""
-FIRST_PENALTY, WEAKENING = 0.1, 10**-0.5
-"""Half the penalty's factor before the squared weights, per image, in the first epoch, and from one to the next."""
+FIRST_PENALTY, WEAKENING = 1.0, 10**-0.5
+"""Twice the penalty's factor before the squared weights, per image, in the first epoch, and from one to the next."""
+FIRST_SHRINKAGE, LESS = 0.4, 0.4
+"""Of the features' covariance within the classes, as `whitening` takes it, in the first epoch, and from one to the
+next."""
+PLAIN = 0.1
+"""Of the penalty, where it is on the weights of standardised features. By the strengths that were best both ways."""
 MOST_WORK = 2 * 10**9
 """Images times features times classes up to which Auto takes the solver: some tens of seconds an epoch on one core.
 Larger ones were not measured."""
 MEMORY_SHARE = 0.5
 """Of what is free, how much the features may take."""
+MATRICES = 5
+"""With a row and a column for each feature, at most, while the solver makes them."""
 LEAST_DEVIATION = 1e-6
 SOFTENED = 0.2
 """Of a solved head's logits, what is left of them where all layers beneath it are to be trained. Solved ones have a
@@ -78,7 +87,7 @@ def _obstacle(rig: Rig, cut: Cut, asked: bool) -> str:
         return "the head is more than one linear layer, so no solver can find it"
     if not asked and rig.samples * head.in_features * rig.classes > MOST_WORK:
         return "the solver's work has not been measured at this size"
-    needed = -(-rig.samples // rig.world.size) * head.in_features * 4
+    needed = (-(-rig.samples // rig.world.size) + MATRICES * head.in_features) * head.in_features * 4
     if rig.world.device.type == "cpu" and needed > MEMORY_SHARE * free_memory():
         return f"the features take {needed:,} bytes, more than may be used"
     return ""
@@ -93,7 +102,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class _Shared:
-    """This worker's features, standardised: (n, d) float32; labels (n,); and what standardised them, (d,) float64."""
+    """This worker's features, standardised: (n, d) float32; labels (n,); and of all workers' features what standardised
+    them, (d,) float64."""
 
     features: Tensor
     labels: Tensor
@@ -146,6 +156,7 @@ class HeadSolver:
         self.head, self.cache, self.world, self.samples = head, cache, world, samples
         self.label_smoothing, self.tick = label_smoothing, tick
         self._shared: _Shared | None = None
+        self._covariance: Tensor | None = None
 
     def solve(self, epoch: int) -> float:
         """Sets the head's weights to the epoch's (from 0) solution; gives the sum over all workers' images of the
@@ -154,9 +165,23 @@ class HeadSolver:
         Raises:
             RunError: as the cache does, where features have to be computed.
         """
-        found = self._shared = self._shared or self._gathered()
-        penalty = FIRST_PENALTY * WEAKENING**epoch
-        start = self._start(found)
+        found = self._gathered()
+        if self._covariance is None:
+            self._covariance = within_class(found.features, found.labels, self.head.out_features, self.world)
+        white = whitening(self._covariance, FIRST_SHRINKAGE * LESS**epoch)
+        return self._minimise(found, white, FIRST_PENALTY * WEAKENING**epoch)
+
+    def solve_plainly(self, epoch: int) -> float:
+        """The same, with weights of standardised features penalised about as much. Such a head is not as good, and more
+        so when its features change: it leans on no directions in which they hardly vary.
+
+        Raises:
+            RunError: as `solve`.
+        """
+        return self._minimise(self._gathered(), None, PLAIN * FIRST_PENALTY * WEAKENING**epoch)
+
+    def _minimise(self, found: _Shared, white: Whitening | None, penalty: float) -> float:
+        start = self._start(found, white)
         weights = start.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
             [weights],
@@ -168,30 +193,37 @@ class HeadSolver:
 
         def closure() -> Tensor:
             self.tick()
-            total, gradient = self._loss(found, weights.detach())
+            total, gradient = self._loss(found, white, weights.detach())
             bare = weights.detach().clone()
             bare[:, -1] = 0.0  # the bias is not penalised
             weights.grad = gradient / self.samples + penalty * bare
             return total / self.samples + penalty / 2 * bare.square().sum()
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        self._set(found, weights.detach())
-        return float(self._loss(found, weights.detach())[0])
+        self._set(found, white, weights.detach())
+        return float(self._loss(found, white, weights.detach())[0])
 
-    def _loss(self, found: _Shared, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum over all workers' images of the cross-entropy, and its gradient; float64, the same on all."""
+    def _loss(self, found: _Shared, white: Whitening | None, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over all workers' images of the cross-entropy, and its gradient; float64, the same on all. `weights`
+        are those of whitened features, which are never made: few classes' weights take less work to whiten."""
         local = weights.float()
-        logits = torch.addmm(local[:, -1], found.features, local[:, :-1].t()).requires_grad_()
+        plain = local[:, :-1] if white is None else local[:, :-1] @ white.into
+        logits = torch.addmm(local[:, -1], found.features, plain.t()).requires_grad_()
         with torch.enable_grad():
             loss = functional.cross_entropy(logits, found.labels, reduction="sum", label_smoothing=self.label_smoothing)
         (of_logits,) = torch.autograd.grad(loss, [logits])
         # Autograd would multiply the features' transpose by this instead, which processors take nine times as long for.
-        gradient = torch.cat([of_logits.t() @ found.features, of_logits.sum(0).unsqueeze(1)], dim=1)
+        of_weights = of_logits.t() @ found.features
+        if white is not None:
+            of_weights = of_weights @ white.into.t()
+        gradient = torch.cat([of_weights, of_logits.sum(0).unsqueeze(1)], dim=1)
         summed = self.world.sum(torch.cat([gradient.double().flatten(), loss.detach().double().reshape(1)]))
         return summed[-1], summed[:-1].view_as(weights)
 
     def _gathered(self) -> _Shared:
-        """Reads this worker's features and standardises them by all workers' mean and deviation."""
+        """This worker's features, read once and standardised by all workers' mean and deviation."""
+        if self._shared is not None:
+            return self._shared
         device, width = self.world.device, self.head.in_features
         batches = [(features.to(device).float(), labels) for features, labels, _ in self.cache.whole()]
         features = torch.cat([torch.empty(0, width, device=device), *(one for one, _ in batches)])
@@ -201,17 +233,25 @@ class HeadSolver:
         variance = self.world.sum(features.double().square().sum(0)) / self.samples
         deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
         features /= deviation.float()
-        return _Shared(features, labels, mean, deviation)
+        self._shared = _Shared(features, labels, mean, deviation)
+        return self._shared
 
-    def _start(self, found: _Shared) -> Tensor:
-        """The head's weights and bias for standardised features, (classes, d + 1) float64."""
+    def _start(self, found: _Shared, white: Whitening | None) -> Tensor:
+        """The head's weights and bias for whitened features, (classes, d + 1) float64, the leading worker's."""
         weight = self.head.weight.detach().double()
         bias = torch.zeros_like(weight[:, 0]) if self.head.bias is None else self.head.bias.detach().double()
-        return torch.cat([weight * found.deviation, (bias + weight @ found.mean).unsqueeze(1)], dim=1)
+        plain = weight * found.deviation
+        whitened = plain if white is None else plain @ white.back.double()
+        return self._of_leader(torch.cat([whitened, (bias + weight @ found.mean).unsqueeze(1)], dim=1))
 
-    def _set(self, found: _Shared, weights: Tensor) -> None:
-        weight = weights[:, :-1] / found.deviation
+    def _set(self, found: _Shared, white: Whitening | None, weights: Tensor) -> None:
+        plain = weights[:, :-1].clone() if white is None else weights[:, :-1] @ white.into.double()
+        weight = self._of_leader(plain) / found.deviation
         with torch.no_grad():
             self.head.weight.copy_(weight)
             if self.head.bias is not None:
                 self.head.bias.copy_(weights[:, -1] - weight @ found.mean)
+
+    def _of_leader(self, value: Tensor) -> Tensor:
+        """Whitening is rounded differently on different processors, and all workers are to go on from the same."""
+        return self.world.sum(value if self.world.leads else torch.zeros_like(value))

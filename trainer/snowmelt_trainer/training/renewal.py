@@ -15,8 +15,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
-
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training.features import UnkeptFeatures, before_head, some_of
@@ -34,8 +32,8 @@ IMAGES_OF_A_CLASS = 100
 
 def renew(rig: Rig, state: RunState) -> RunState:
     """Before a stage that normalises by its batches, where the one before did not: the statistics are counted anew, and
-    a head that a solver has found is found again, at the penalty's strength that was best. A head that a solver has
-    just found is softened.
+    a head that a solver has found is found again, plainly, at the strength that was best, and softened. A head that
+    was trained since stays where it fits.
 
     All workers have the same ones, and an attempt that resumes here as the one before. Gives the state with the seconds
     that it took.
@@ -48,26 +46,16 @@ def renew(rig: Rig, state: RunState) -> RunState:
     started = rig.clock()
     some = some_of(rig, rig.train, max(IMAGES, IMAGES_OF_A_CLASS * rig.classes))
     counted = count_anew(rig, some.first(IMAGES))
-    cut = before_head(rig)
+    cut, strength = before_head(rig), _best_strength(state, rig.metric)
     head = linear_head(cut)
-    if head is not None:
-        rows = _Rows(counted.features, UnkeptFeatures(some.beyond(IMAGES).share(), cut))
-        again = counted.changed and _solve_again(rig, state, head, rows, len(some.ids))
-        if again or (not counted.changed and state.rows[-1].solved):
-            soften(head)
+    if head is not None and strength is not None and (counted.changed or state.rows[-1].solved):
+        rows = _Rows(counted.features, UnkeptFeatures(some.beyond(counted.images).share(), cut))
+        forget(head)  # for these features it may be so wrong that the solver would not come back
+        solver_of(rig, head, rows, len(some.ids), lambda: state).solve_plainly(strength)
+        soften(head)
     spent = rig.clock() - started
     log.info("BatchNorm's statistics and the head were made to fit each other in %.1f s", spent)
     return state.model_copy(update={"stage_seconds": state.stage_seconds + spent})
-
-
-def _solve_again(rig: Rig, state: RunState, head: nn.Linear, rows: _Rows, images: int) -> bool:
-    """Finds the head that a solver has found, on so many images, all workers' together; gives false where none has."""
-    strength = _best_strength(state, rig.metric)
-    if strength is None:
-        return False
-    forget(head)  # for these features it may be so wrong that the solver would not come back
-    solver_of(rig, head, rows, images, lambda: state).solve(strength)
-    return True
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ class StageTraining:
         with self.keeper:
             while self.state.ended is None:
                 self.epoch()
+        if self.cache is not None:
+            self.cache.tick = lambda: None  # it outlives this stage's training, and would keep its optimizer alive
         return self.state
 
     def epoch(self) -> None:

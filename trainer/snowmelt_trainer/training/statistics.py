@@ -60,6 +60,8 @@ def adapt_statistics(rig: Rig) -> None:
 class Counted:
     """Statistics that were counted anew."""
 
+    images: int
+    """On how many; 0 where there are no statistics."""
     changed: bool
     features: tuple[Batch, ...]
     """What a linear head got meanwhile, normalised by the batch, as in training: (n, d) float32; labels; ids. None
@@ -73,13 +75,13 @@ def count_anew(rig: Rig, images: SomeImages) -> Counted:
         RunError: as `ImageDataset` does.
     """
     if not _statistics(rig.model) or len(images.ids) < 2:
-        return Counted(changed=False, features=())
+        return Counted(images=0, changed=False, features=())
     before = _packed(rig.model)
     rig.model.eval()
     features = _count(rig, images) if rig.world.leads else []
     found = rig.world.from_leader(_packed(rig.model) if rig.world.leads else b"")
     _put(rig.model, load_tensors(found))
-    return Counted(found != before, tuple(features))
+    return Counted(len(images.ids), found != before, tuple(features))
 
 
 def _concerned(rig: Rig) -> bool:

@@ -1,0 +1,54 @@
+"""Coordinates in which the images of one class vary alike in all directions (within-class covariance normalisation,
+Hatch et al. 2006).
+
+A linear head that is penalised there may lean on directions that tell classes apart and hardly vary within one, and
+pays for those in which each class varies by itself. Of few images the covariance is known badly, above all where it is
+small: so it is mixed with a sphere of the same mean variance (Friedman 1989, "Regularized Discriminant Analysis";
+Ledoit and Wolf 2004). docs/design/20261128-whitened-head.md has what was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snowmelt_trainer.training.distributed import World
+
+ROWS = 4096
+"""Looked at together, so that what is in between takes little memory."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """z = `into` x of standardised features x (d,); `back` is the inverse. Both (d, d), lower triangular."""
+
+    into: Tensor
+    back: Tensor
+
+
+def within_class(features: Tensor, labels: Tensor, classes: int, world: World) -> Tensor:
+    """The covariance (d, d) of all workers' features (n, d), each about the mean of its class, divided by the mean
+    variance."""
+    sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, features)
+    counts = torch.bincount(labels, minlength=classes).to(features)
+    means = world.sum(sums) / world.sum(counts).clamp_min(1).unsqueeze(1)
+    scatter = features.new_zeros(features.shape[1], features.shape[1])
+    for rows, theirs in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
+        apart = rows - means[theirs]
+        scatter.addmm_(apart.t(), apart)
+    scatter = world.sum(scatter)
+    return scatter / scatter.diagonal().mean().clamp_min(torch.finfo(scatter.dtype).tiny)
+
+
+def whitening(covariance: Tensor, shrinkage: float) -> Whitening:
+    """By a covariance of mean variance 1, of which a share of `shrinkage`, above 0 and at most 1, gives way to the
+    sphere. What is not finite stays so."""
+    mixed = (1 - shrinkage) * covariance
+    mixed.diagonal().add_(shrinkage)
+    back, failed = torch.linalg.cholesky_ex(mixed)
+    if failed.any():  # of a sum of a sphere and squares: something was not finite
+        back = torch.full_like(mixed, torch.nan)
+    unit = torch.eye(len(mixed), dtype=mixed.dtype, device=mixed.device)
+    return Whitening(torch.linalg.solve_triangular(back, unit, upper=False), back)
