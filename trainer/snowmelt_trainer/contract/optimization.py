@@ -75,8 +75,9 @@ class HeadStart(StrEnum):
     """Solver where it can be used and its work is bounded, else Epochs."""
     SOLVER = "Solver"
     """Multinomial logistic regression by L-BFGS on the frozen layers' output for the images as they are, without
-    augmentation and dropout; each epoch weakens the penalty on the weights. Where the head is more than one linear
-    layer, or the output does not fit into memory, ordinary epochs are trained, and a warning says so."""
+    augmentation and dropout; the penalty is on the weights of features that are whitened within the classes, and each
+    epoch weakens it. Where the head is more than one linear layer, or the output does not fit into memory, ordinary
+    epochs are trained, and a warning says so."""
     EPOCHS = "Epochs"
     """Ordinary epochs of the optimizer."""
 
