@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby, takewhile
+from itertools import groupby
 
-from bench.report.marks import time_to
-from bench.report.results import Look, Run
+from bench.report.marks import time_to, times_to
+from bench.report.results import Run
 from bench.report.tables import ranged
 from bench.report.verdicts import DEFAULTS, OURS, AccuracyVerdict, Comparison, Verdict
 
@@ -40,19 +40,13 @@ def _why(verdict: Verdict, comparison: Comparison) -> str:
 
 def way_to(mark: float, runs: Sequence[Run]) -> str:
     """How the fit with the middle time came to the mark, stage by stage. At least one has reached it."""
-    reached = sorted((run for run in runs if math.isfinite(time_to(mark, run.looks))), key=lambda run: run.seed)
-    reached.sort(key=lambda run: time_to(mark, run.looks))
-    run = reached[(len(reached) - 1) // 2]
-    before = list(takewhile(lambda look: look.accuracy < mark, run.looks))
+    quickest_first = sorted(runs, key=lambda run: (time_to(mark, run.looks), run.seed))
+    run = quickest_first[(times_to(mark, runs).reached - 1) // 2]
+    end = time_to(mark, run.looks)
     stages, began = [], 0.0
-    for trained, group in groupby(run.looks[: len(before) + 1], key=lambda look: look.trained):
+    for trained, group in groupby((look for look in run.looks if look.seconds <= end), key=lambda look: look.trained):
         looks = list(group)
-        best, spent = max(look.accuracy for look in looks), looks[-1].seconds - began
-        stages.append(f"stage {trained} came to {best:.4f} in {spent:.1f} s, by look {_looks(looks)}")
+        best, spent = max(looks, key=lambda look: look.accuracy), looks[-1].seconds - began
+        stages.append(f"stage {trained} came to {best.accuracy:.4f} in {spent:.1f} s, by look {1 + looks.index(best)}")
         began = looks[-1].seconds
     return f"with seed {run.seed} {', '.join(stages)}"
-
-
-def _looks(looks: Sequence[Look]) -> int:
-    """Which of them was the best."""
-    return 1 + max(range(len(looks)), key=lambda index: looks[index].accuracy)

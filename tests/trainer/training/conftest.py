@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from hack.data.folders import write_folders
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.training import beside
-from tests.trainer.training.runs import run, weights
+from tests.trainer.training.runs import prefer_anew, run, weights
 
 Configure = Callable[..., RunConfig]
 PER_CLASS = {"train": 24, "test": 6}
@@ -32,6 +32,12 @@ def one_thread() -> None:
 def no_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints may cost what they cost: each epoch of a run of one's own process lies in one."""
     monkeypatch.setattr(beside, "SHARE", 1e9)
+
+
+@pytest.fixture
+def helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head is the better for statistics that are counted anew."""
+    prefer_anew(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,12 @@ def head_only(epochs: int) -> dict[str, Any]:
     return {"strategy": "HeadOnly", "stage": {"maxEpochs": epochs, "patience": epochs}}
 
 
+def solver_of(head: nn.Linear, features: Tensor, labels: Tensor) -> HeadSolver:
+    """Without label smoothing, as the only worker."""
+    rows = Kept(features, labels)
+    return HeadSolver(head, rows, World(), samples=len(labels), label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
+
+
 def whitened(features: Tensor, labels: Tensor, shrinkage: float) -> FloatArray:
     """By the textbook: standardised, and multiplied by a root of the inverse of the shrunken covariance within the
     classes."""
@@ -55,7 +61,7 @@ def test_the_solution_is_that_of_scikit_learn_on_whitened_features() -> None:
     labels = torch.arange(3).repeat(40)
     features = 3.0 + torch.randn(120, 8) @ torch.randn(8, 8) * torch.arange(1, 9) + labels.unsqueeze(1)
     head = nn.Linear(8, 3)
-    solver = HeadSolver(head, Kept(features, labels), World(), samples=120, label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
+    solver = solver_of(head, features, labels)
     for epoch in range(5):
         solver.solve(epoch)
         penalty, given = FIRST_PENALTY * WEAKENING**epoch, whitened(features, labels, FIRST_SHRINKAGE * LESS**epoch)
@@ -74,7 +80,7 @@ def test_directions_in_which_a_class_varies_by_itself_are_dear() -> None:
 
     def leaning(solve: Callable[[HeadSolver, int], float]) -> float:
         head = nn.Linear(3, 2)
-        solve(HeadSolver(head, Kept(features, labels), World(), samples=400, label_smoothing=0.0, tick=lambda: None), 2)  # type: ignore[arg-type]
+        solve(solver_of(head, features, labels), 2)
         steady, loose, _ = (head.weight[1] - head.weight[0]).tolist()
         return float(steady / loose)
 
@@ -85,7 +91,7 @@ def test_features_that_are_not_finite_end_as_a_loss_that_is_none() -> None:
     """By which the run ends as Diverged."""
     features, labels = torch.full((30, 4), torch.nan), torch.arange(3).repeat(10)
     head = nn.Linear(4, 3)
-    solver = HeadSolver(head, Kept(features, labels), World(), samples=30, label_smoothing=0.0, tick=lambda: None)  # type: ignore[arg-type]
+    solver = solver_of(head, features, labels)
     assert math.isnan(solver.solve(0))
 
 

@@ -23,7 +23,7 @@ from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
-from tests.trainer.training.runs import PowerCutError, data_of, prefer_anew, run, weights
+from tests.trainer.training.runs import PowerCutError, data_of, run, weights
 from tests.trainer.training.test_cached_workers import train
 
 THEN_EVERYTHING: dict[str, Any] = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}}
@@ -186,18 +186,24 @@ def test_everything_begins_with_a_soft_head(
     assert not torch.equal(sure[0], old)
 
 
+@pytest.mark.usefixtures("helps")
 def test_a_head_that_has_just_been_found_is_found_plainly_where_the_statistics_stay(
-    pretrained: Callable[..., RunConfig],
-    faint: Path,
-    tmp_path: Path,
-    counts: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, counts: list[str]
 ) -> None:
     """They were counted anew before it, on the same images. A whitened head loses more while its features change."""
-    prefer_anew(monkeypatch.setattr)
     unreached = {"target": {"atLeast": 1.0}}
     run(pretrained(faint, output=tmp_path / "models", unfreezing=THEN_EVERYTHING | unreached))
     assert counts == ["_count", "_count", "solve_plainly"]
+
+
+@pytest.mark.usefixtures("helps")
+def test_a_head_that_was_trained_since_stays_where_the_statistics_do(
+    pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, counts: list[str]
+) -> None:
+    stages = [{"unfreeze": ["head"]}, {"unfreeze": ["head", "conv5"]}, EVERYTHING]
+    custom = {"strategy": "Custom", "stages": stages, "stage": {"maxEpochs": 1}, "target": {"atLeast": 1.0}}
+    run(pretrained(faint, output=tmp_path / "models", unfreezing=custom))
+    assert counts == ["_count", "_count"]
 
 
 def test_a_head_is_found_plainly_where_a_network_counts_nothing(
@@ -206,20 +212,6 @@ def test_a_head_is_found_plainly_where_a_network_counts_nothing(
     monkeypatch.setattr(statistics, "_statistics", lambda _: {})
     run(pretrained(output=tmp_path / "models", unfreezing=THEN_EVERYTHING))
     assert counts == ["solve_plainly"]
-
-
-def test_a_head_that_was_trained_since_stays_where_the_statistics_do(
-    pretrained: Callable[..., RunConfig],
-    faint: Path,
-    tmp_path: Path,
-    counts: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    prefer_anew(monkeypatch.setattr)
-    stages = [{"unfreeze": ["head"]}, {"unfreeze": ["head", "conv5"]}, EVERYTHING]
-    custom = {"strategy": "Custom", "stages": stages, "stage": {"maxEpochs": 1}, "target": {"atLeast": 1.0}}
-    run(pretrained(faint, output=tmp_path / "models", unfreezing=custom))
-    assert counts == ["_count", "_count"]
 
 
 @pytest.mark.parametrize(("of_a_class", "images"), [(3, 30), (1000, 1000)])

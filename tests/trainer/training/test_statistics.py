@@ -24,12 +24,6 @@ THEN_EVERYTHING = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs":
 
 
 @pytest.fixture
-def helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head is the better for it."""
-    prefer_anew(monkeypatch.setattr)
-
-
-@pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The losses of the heads that are compared from here on."""
     seen: list[float] = []

@@ -55,6 +55,11 @@ def global_step(order: Ids, step: int, global_batch: int) -> Ids:
     return order[step * len(order) // steps : (step + 1) * len(order) // steps]
 
 
+def parts(ids: Ids, most: int) -> tuple[Ids, ...]:
+    """All of them, in their order, divided as an epoch is into steps of `most` at most; none where there are none."""
+    return tuple(global_step(ids, step, most) for step in range(steps_per_epoch(len(ids), most)))
+
+
 def shard(order: Ids, step: int, global_batch: int, rank: int, world: int) -> Ids:
     """The part of a step that worker `rank` of `world` computes; parts differ by at most one sample."""
     return global_step(order, step, global_batch)[rank::world]

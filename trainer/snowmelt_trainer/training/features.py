@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snowmelt_trainer.backbones import Cut, split_at
-from snowmelt_trainer.data.batches import global_step, steps_per_epoch
+from snowmelt_trainer.data.batches import parts
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.rig import Rig
@@ -43,8 +43,7 @@ class SomeImages:
             RunError: as `ImageDataset` does.
         """
         device = self.rig.world.device
-        order = np.asarray(self.ids)
-        chunks = [global_step(order, step, BATCH).tolist() for step in range(steps_per_epoch(len(order), BATCH))]
+        chunks = [part.tolist() for part in parts(np.asarray(self.ids), BATCH)]
         for pixels, labels, ids in self.loader.load(chunks):
             yield place(pixels, device, self.rig.preprocessing), labels.to(device), ids
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -25,7 +26,7 @@ from snowmelt_trainer.training.activations import free_memory
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
-from snowmelt_trainer.training.whitening import Whitening, whitening, within_class
+from snowmelt_trainer.training.whitening import Coordinates, whitening, within_class
 
 MOST_ITERATIONS = 50
 """In one epoch: the next goes on from there."""
@@ -155,8 +156,6 @@ class HeadSolver:
         """`samples` are all workers' training images; `tick` is called now and then."""
         self.head, self.cache, self.world, self.samples = head, cache, world, samples
         self.label_smoothing, self.tick = label_smoothing, tick
-        self._shared: _Shared | None = None
-        self._covariance: Tensor | None = None
 
     def solve(self, epoch: int) -> float:
         """Sets the head's weights to the epoch's (from 0) solution; gives the sum over all workers' images of the
@@ -165,11 +164,8 @@ class HeadSolver:
         Raises:
             RunError: as the cache does, where features have to be computed.
         """
-        found = self._gathered()
-        if self._covariance is None:
-            self._covariance = within_class(found.features, found.labels, self.head.out_features, self.world)
         white = whitening(self._covariance, FIRST_SHRINKAGE * LESS**epoch)
-        return self._minimise(found, white, FIRST_PENALTY * WEAKENING**epoch)
+        return self._minimise(white, FIRST_PENALTY * WEAKENING**epoch)
 
     def solve_plainly(self, epoch: int) -> float:
         """The same, with weights of standardised features penalised about as much. Such a head is not as good, and more
@@ -178,10 +174,10 @@ class HeadSolver:
         Raises:
             RunError: as `solve`.
         """
-        return self._minimise(self._gathered(), None, PLAIN * FIRST_PENALTY * WEAKENING**epoch)
+        return self._minimise(Coordinates(), PLAIN * FIRST_PENALTY * WEAKENING**epoch)
 
-    def _minimise(self, found: _Shared, white: Whitening | None, penalty: float) -> float:
-        start = self._start(found, white)
+    def _minimise(self, coordinates: Coordinates, penalty: float) -> float:
+        start = self._start(coordinates)
         weights = start.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
             [weights],
@@ -193,37 +189,38 @@ class HeadSolver:
 
         def closure() -> Tensor:
             self.tick()
-            total, gradient = self._loss(found, white, weights.detach())
+            total, gradient = self._loss(coordinates, weights.detach())
             bare = weights.detach().clone()
             bare[:, -1] = 0.0  # the bias is not penalised
             weights.grad = gradient / self.samples + penalty * bare
             return total / self.samples + penalty / 2 * bare.square().sum()
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        self._set(found, white, weights.detach())
-        return float(self._loss(found, white, weights.detach())[0])
+        self._set(coordinates, weights.detach())
+        return float(self._loss(coordinates, weights.detach())[0])
 
-    def _loss(self, found: _Shared, white: Whitening | None, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum over all workers' images of the cross-entropy, and its gradient; float64, the same on all. `weights`
-        are those of whitened features, which are never made: few classes' weights take less work to whiten."""
-        local = weights.float()
-        plain = local[:, :-1] if white is None else local[:, :-1] @ white.into
+    def _loss(self, coordinates: Coordinates, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over all workers' images of the cross-entropy, and its gradient; float64, the same on all. Features
+        in other coordinates are never made: few classes' weights take less work."""
+        found, local = self._shared, weights.float()
+        plain = coordinates.plain(local[:, :-1])
         logits = torch.addmm(local[:, -1], found.features, plain.t()).requires_grad_()
         with torch.enable_grad():
             loss = functional.cross_entropy(logits, found.labels, reduction="sum", label_smoothing=self.label_smoothing)
         (of_logits,) = torch.autograd.grad(loss, [logits])
         # Autograd would multiply the features' transpose by this instead, which processors take nine times as long for.
-        of_weights = of_logits.t() @ found.features
-        if white is not None:
-            of_weights = of_weights @ white.into.t()
+        of_weights = coordinates.gradient(of_logits.t() @ found.features)
         gradient = torch.cat([of_weights, of_logits.sum(0).unsqueeze(1)], dim=1)
         summed = self.world.sum(torch.cat([gradient.double().flatten(), loss.detach().double().reshape(1)]))
         return summed[-1], summed[:-1].view_as(weights)
 
-    def _gathered(self) -> _Shared:
-        """This worker's features, read once and standardised by all workers' mean and deviation."""
-        if self._shared is not None:
-            return self._shared
+    @cached_property
+    def _covariance(self) -> Tensor:
+        return within_class(self._shared.features, self._shared.labels, self.head.out_features, self.world)
+
+    @cached_property
+    def _shared(self) -> _Shared:
+        """Reads this worker's features and standardises them by all workers' mean and deviation."""
         device, width = self.world.device, self.head.in_features
         batches = [(features.to(device).float(), labels) for features, labels, _ in self.cache.whole()]
         features = torch.cat([torch.empty(0, width, device=device), *(one for one, _ in batches)])
@@ -233,20 +230,19 @@ class HeadSolver:
         variance = self.world.sum(features.double().square().sum(0)) / self.samples
         deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
         features /= deviation.float()
-        self._shared = _Shared(features, labels, mean, deviation)
-        return self._shared
+        return _Shared(features, labels, mean, deviation)
 
-    def _start(self, found: _Shared, white: Whitening | None) -> Tensor:
-        """The head's weights and bias for whitened features, (classes, d + 1) float64, the leading worker's."""
+    def _start(self, coordinates: Coordinates) -> Tensor:
+        """The head's weights and bias for features in these, (classes, d + 1) float64, the leading worker's."""
+        found = self._shared
         weight = self.head.weight.detach().double()
         bias = torch.zeros_like(weight[:, 0]) if self.head.bias is None else self.head.bias.detach().double()
-        plain = weight * found.deviation
-        whitened = plain if white is None else plain @ white.back.double()
-        return self._of_leader(torch.cat([whitened, (bias + weight @ found.mean).unsqueeze(1)], dim=1))
+        there = coordinates.of_plain(weight * found.deviation)
+        return self._of_leader(torch.cat([there, (bias + weight @ found.mean).unsqueeze(1)], dim=1))
 
-    def _set(self, found: _Shared, white: Whitening | None, weights: Tensor) -> None:
-        plain = weights[:, :-1].clone() if white is None else weights[:, :-1] @ white.into.double()
-        weight = self._of_leader(plain) / found.deviation
+    def _set(self, coordinates: Coordinates, weights: Tensor) -> None:
+        found = self._shared
+        weight = self._of_leader(coordinates.plain(weights[:, :-1])) / found.deviation
         with torch.no_grad():
             self.head.weight.copy_(weight)
             if self.head.bias is not None:
@@ -254,4 +250,4 @@ class HeadSolver:
 
     def _of_leader(self, value: Tensor) -> Tensor:
         """Whitening is rounded differently on different processors, and all workers are to go on from the same."""
-        return self.world.sum(value if self.world.leads else torch.zeros_like(value))
+        return self.world.sum(value.clone() if self.world.leads else torch.zeros_like(value))

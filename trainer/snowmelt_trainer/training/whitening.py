@@ -20,12 +20,37 @@ ROWS = 4096
 """Looked at together, so that what is in between takes little memory."""
 
 
+class Coordinates:
+    """Those of standardised features themselves."""
+
+    def plain(self, weights: Tensor) -> Tensor:
+        """Weights (classes, d) of features in these coordinates, as those of standardised ones."""
+        return weights
+
+    def of_plain(self, weights: Tensor) -> Tensor:
+        """The other way."""
+        return weights
+
+    def gradient(self, of_plain: Tensor) -> Tensor:
+        """By the weights here, from that by the plain ones."""
+        return of_plain
+
+
 @dataclass(frozen=True)
-class Whitening:
+class Whitening(Coordinates):
     """z = `into` x of standardised features x (d,); `back` is the inverse. Both (d, d), lower triangular."""
 
     into: Tensor
     back: Tensor
+
+    def plain(self, weights: Tensor) -> Tensor:
+        return weights @ self.into.to(weights)
+
+    def of_plain(self, weights: Tensor) -> Tensor:
+        return weights @ self.back.to(weights)
+
+    def gradient(self, of_plain: Tensor) -> Tensor:
+        return of_plain @ self.into.t()
 
 
 def within_class(features: Tensor, labels: Tensor, classes: int, world: World) -> Tensor:

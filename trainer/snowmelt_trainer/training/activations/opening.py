@@ -21,7 +21,7 @@ from snowmelt_trainer.backbones import Cut, between
 from snowmelt_trainer.contract.data import Augmentation
 from snowmelt_trainer.contract.optimization import CacheMode
 from snowmelt_trainer.contract.progress import CachePlace, CacheStatus
-from snowmelt_trainer.data.batches import Ids, global_step, owners, steps_per_epoch
+from snowmelt_trainer.data.batches import Ids, owners, parts
 from snowmelt_trainer.data.samples import SampleSet
 from snowmelt_trainer.data.transforms import Draw
 from snowmelt_trainer.training.activations import keys, resources
@@ -193,7 +193,7 @@ def _views(rig: Rig, made_by: keys.Prefix, origin: int | None, number_of_views: 
     own = _own(len(train), rig.world)
     size = max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, rig.train.global_batch // rig.world.size))
     # Equally long, as a training step's are: a few images by themselves are rounded otherwise.
-    chunks = tuple(global_step(own, step, size) for step in range(steps_per_epoch(len(own), size)))
+    chunks = parts(own, size)
     content = content_of(train.samples)
 
     def view(number: int) -> View:
