@@ -14,7 +14,8 @@ from bench.tasks.task import Task
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract.data import Augmentation, Data
 from snowmelt_trainer.contract.optimization import Precision
-from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset
+from snowmelt_trainer.data.dataset import ImageDataset
+from snowmelt_trainer.data.loading import EvaluationLoader
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.data.samples import SampleSet
 from snowmelt_trainer.data.transforms import View

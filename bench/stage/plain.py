@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snowmelt_trainer.contract.optimization import Precision
-from snowmelt_trainer.data.loading import ImageDataset
+from snowmelt_trainer.data.dataset import ImageDataset
 from snowmelt_trainer.training.precision import autocast, place
 
 
@@ -55,5 +55,5 @@ class PlainLoop:
 
 
 def _in_memory(dataset: ImageDataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
+    pixels = torch.stack([dataset[i] for i in range(len(dataset))])
     return place(pixels, device, dataset.view.preprocessing), dataset.labels.to(device)

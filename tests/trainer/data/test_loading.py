@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from torch import Tensor
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract import Reason
 from snowmelt_trainer.contract.data import Augmentation
-from snowmelt_trainer.data import SampleSet, held, loading
-from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset, TrainingLoader
+from snowmelt_trainer.data import SampleSet, decoding, held
+from snowmelt_trainer.data.dataset import ImageDataset
+from snowmelt_trainer.data.loading import EvaluationLoader, TrainingLoader
 from snowmelt_trainer.data.transforms import Draw, View, resolve
 from snowmelt_trainer.errors import RunError
 
@@ -63,8 +65,15 @@ def test_an_epoch_resumed_at_any_step_goes_on_as_if_nothing_had_happened(samples
         )
 
 
-def test_processes_load_what_the_caller_would_have_loaded(samples: SampleSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "WORTH_PROCESSES", 0)
+@pytest.fixture
+def processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is to decode."""
+    monkeypatch.setattr(decoding, "START_UP", -1.0)
+    monkeypatch.setattr(decoding, "TIMED", 0)
+
+
+@pytest.mark.usefixtures("processes_at_once")
+def test_processes_load_what_the_caller_would_have_loaded(samples: SampleSet) -> None:
     apart, here = loader(samples, processes=1), loader(samples)
     for epoch in range(2):
         assert same(by_sample(list(apart.epoch(0, epoch))), by_sample(list(here.epoch(0, epoch))))
@@ -72,10 +81,17 @@ def test_processes_load_what_the_caller_would_have_loaded(samples: SampleSet, mo
     assert same(by_sample(list(apart.epoch(0, 3))), by_sample(list(here.epoch(0, 3))))
 
 
-def test_a_file_lost_after_the_inspection_is_named_across_processes(
-    samples: SampleSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "WORTH_PROCESSES", 0)
+@pytest.mark.usefixtures("processes_at_once")
+def test_processes_end_when_every_image_is_held(samples: SampleSet) -> None:
+    training = loader(samples, processes=1, view=View(16, IMAGENET_PREPROCESSING))
+    list(training.epoch(0, 0))
+    assert len(active_children()) == 1
+    list(training.epoch(0, 1))
+    assert active_children() == []
+
+
+@pytest.mark.usefixtures("processes_at_once")
+def test_a_file_lost_after_the_inspection_is_named_across_processes(samples: SampleSet) -> None:
     Path(samples.paths[4]).unlink()
     for processes in (0, 1):
         with pytest.raises(RunError, match=r"4\.png") as caught:
@@ -106,13 +122,13 @@ def test_augmentation_leaves_the_stream_of_dropout_alone(samples: SampleSet) -> 
     torch.manual_seed(1)
     undisturbed = torch.rand(3)
     torch.manual_seed(1)
-    square = ImageDataset(samples, STRONG)[Draw(0, 0, 0)][0]
+    square = ImageDataset(samples, STRONG)[Draw(0, 0, 0)]
     STRONG.varied_batch(square[None], [Draw(0, 0, 0)], 11)
     assert torch.equal(torch.rand(3), undisturbed)
 
 
 def test_evaluation_and_augmentation_none_see_the_plain_image(samples: SampleSet) -> None:
-    plain = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING))[2][0]
+    plain = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING))[2]
     ((varied_level, _, _),) = EvaluationLoader(ImageDataset(samples, STRONG), batch=11, rank=0, world=1)
     assert torch.equal(varied_level[2], plain)
     assert torch.equal(seen(samples, View(16, IMAGENET_PREPROCESSING), Draw(2, 0, 0)), plain)
@@ -143,7 +159,7 @@ def test_images_held_on_the_device_are_those_that_would_be_loaded(
 
 def test_what_is_held_is_never_loaded_again(samples: SampleSet, monkeypatch: pytest.MonkeyPatch) -> None:
     with_room(monkeypatch)
-    dataset = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, Augmentation.LIGHT), cache_bytes=0)
+    dataset = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING, Augmentation.LIGHT), kept_bytes=0)
     training = TrainingLoader(dataset, seed=7, global_batch=4, rank=0, world=1)
     validation = EvaluationLoader(dataset, batch=4, rank=0, world=1)
     first = by_sample(list(training.epoch(0, 0)))
@@ -155,21 +171,33 @@ def test_what_is_held_is_never_loaded_again(samples: SampleSet, monkeypatch: pyt
     assert same(by_sample(list(validation)), before)
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 3 * 16 * 16 * 5, 1 << 20])
-def test_the_cache_holds_what_it_may_and_changes_nothing(samples: SampleSet, cache_bytes: int) -> None:
-    cached = ImageDataset(samples, STRONG, cache_bytes=cache_bytes)
-    fresh = [ImageDataset(samples, STRONG, cache_bytes=0)[i][0] for i in range(11)]
-    for _ in range(2):
-        assert all(torch.equal(cached[i][0], fresh[i]) for i in range(11))
+@pytest.mark.parametrize("level", [Augmentation.NONE, Augmentation.STRONG])
+@pytest.mark.parametrize("kept", [0, 5, 1000])
+def test_as_many_decoded_images_stay_in_memory_as_may(samples: SampleSet, level: Augmentation, kept: int) -> None:
+    view = View(16, IMAGENET_PREPROCESSING, level, seed=5)
+    training = TrainingLoader(
+        ImageDataset(samples, view, kept_bytes=kept * 3 * 16 * 16), seed=7, global_batch=4, rank=0, world=1
+    )
+    first = by_sample(list(training.epoch(0, 0)))
+    assert same(by_sample(list(training.epoch(0, 0))), first)
+    assert same(by_sample(list(loader(samples, view=view).epoch(0, 0))), first)
     for path in samples.paths:
         Path(path).unlink()
-    held = [i for i in range(11) if _readable(cached, i)]
-    assert len(held) == min(11, cache_bytes // (3 * 16 * 16))
+    assert [i for i in range(11) if readable(training, i)] == list(range(min(11, kept)))
 
 
-def _readable(dataset: ImageDataset, i: int) -> bool:
+def test_a_batch_is_put_together_of_what_is_held_and_what_is_not(samples: SampleSet) -> None:
+    view = View(16, IMAGENET_PREPROCESSING)
+    some = TrainingLoader(ImageDataset(samples, view, kept_bytes=5 * 768), seed=7, global_batch=4, rank=0, world=1)
+    list(some.load([[0, 3]]))
+    ((images, labels, ids),) = some.load([[7, 3, 9, 0]])
+    assert torch.equal(images, torch.stack([some.dataset[i] for i in (7, 3, 9, 0)]))
+    assert (labels.tolist(), ids.tolist()) == ([1, 0, 0, 0], [7, 3, 9, 0])
+
+
+def readable(training: TrainingLoader, i: int) -> bool:
     try:
-        return dataset[i] is not None
+        return len(list(training.load([[Draw(i, 0, 0)]]))) == 1
     except RunError:
         return False
 

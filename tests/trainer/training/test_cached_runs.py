@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 from snowmelt_trainer.backbones import Cut, LayerGroup
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, CacheStatus, Progress
-from snowmelt_trainer.data.loading import ImageDataset
+from snowmelt_trainer.data.decoding import Keys
+from snowmelt_trainer.data.loading import Batch, TrainingLoader
+from snowmelt_trainer.data.transforms import Draw
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training import stage as stage_module
@@ -156,9 +158,23 @@ def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Keeper, "keep", settled)
 
 
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int | Draw]:
+    """The training images that were asked for, in order."""
+    asked: list[int | Draw] = []
+    load = TrainingLoader.load
+
+    def noting(self: TrainingLoader, batches: Sequence[Keys]) -> Iterator[Batch]:
+        asked.extend(key for keys in batches for key in keys)
+        return load(self, batches)
+
+    monkeypatch.setattr(TrainingLoader, "load", noting)
+    return asked
+
+
 @pytest.mark.usefixtures("told_at_once")
 def test_another_attempt_on_the_same_node_computes_only_what_is_missing(
-    configure: Configure, tmp_path: Path, only_files: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, only_files: Path, loaded: list[int | Draw]
 ) -> None:
     config = configure(
         data={"augmentation": "None"},
@@ -168,12 +184,9 @@ def test_another_attempt_on_the_same_node_computes_only_what_is_missing(
     with pytest.raises(PowerCutError):
         run(config, cut_after(1))
     assert len(list(only_files.rglob("*.rows"))) == 1
-    loaded: list[int] = []
-    load = ImageDataset.__getitem__
-    monkeypatch.setattr(ImageDataset, "__getitem__", lambda self, key: (loaded.append(len(self)), load(self, key))[1])
+    loaded.clear()
     run(config)
-    training = [size for size in loaded if size == 180]
-    assert len(training) < 2 * 32 + 2 * 4 + 1  # the measurement and the spot checks, and no pass over the images
+    assert len(loaded) < 2 * 32 + 2 * 4 + 1  # the measurement and the spot checks, and no pass over the images
     assert list(only_files.rglob("*.rows")) == []
 
 
@@ -228,12 +241,9 @@ def test_a_cache_that_differs_when_it_is_built_is_built_anew_and_then_given_up(
 
 
 def test_the_next_stages_rows_are_computed_from_this_ones(
-    configure: Configure, tmp_path: Path, losses: list[float], monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tmp_path: Path, losses: list[float], loaded: list[int | Draw]
 ) -> None:
     stages = [{"unfreeze": ["stage4", "conv5"], "maxEpochs": 2}, {"unfreeze": ["conv5"]}, {"unfreeze": ["conv5"]}]
-    loaded: list[int] = []
-    load = ImageDataset.__getitem__
-    monkeypatch.setattr(ImageDataset, "__getitem__", lambda self, key: (loaded.append(len(self)), load(self, key))[1])
     found, images = [], []
     for cache in (NEVER, ALWAYS):
         config = configure(
@@ -246,7 +256,7 @@ def test_the_next_stages_rows_are_computed_from_this_ones(
         loaded.clear()
         trained = run(config)
         found.append(list(losses))
-        images.append(loaded.count(180))
+        images.append(len(loaded))
     assert found[1] == pytest.approx(found[0], abs=1e-5)
     assert images[0] == 6 * 180
     assert images[1] == 180 + 3 * (2 * 32 + 2 * 4)  # one pass; then the measurements and the spot checks

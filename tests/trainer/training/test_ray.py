@@ -19,8 +19,9 @@ from snowmelt_trainer.contract.backbone import Backbone
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import FinalRecord, Progress
 from snowmelt_trainer.data.boundary import Boundary
+from snowmelt_trainer.data.dataset import ImageDataset
 from snowmelt_trainer.data.folder import list_folder
-from snowmelt_trainer.data.loading import EvaluationLoader, ImageDataset
+from snowmelt_trainer.data.loading import EvaluationLoader
 from snowmelt_trainer.data.transforms import View
 from snowmelt_trainer.driver.announcer import Announcer
 from snowmelt_trainer.driver.failures import explain

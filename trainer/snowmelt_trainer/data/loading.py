@@ -1,132 +1,73 @@
-"""Datasets over sample sets, and loaders that can start at any step."""
+"""Loaders that can start at any step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from snowmelt_trainer.data.batches import Ids, epoch_order, evaluation_shard, owned_shard, shard, steps_per_epoch
+from snowmelt_trainer.data.dataset import ImageDataset
+from snowmelt_trainer.data.decoding import Decoders, Keys
 from snowmelt_trainer.data.held import HeldPixels
-from snowmelt_trainer.data.samples import SampleSet
-from snowmelt_trainer.data.transforms import Draw, View
-from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.data.rows import Flags
+from snowmelt_trainer.data.transforms import Draw
 
-Sample = tuple[Tensor, int, int]
-"""Image (3, H, W) uint8; label; sample id."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (N, 3, H, W) uint8, or features of them; labels (N,) int64; sample ids (N,) int64. N may be 0."""
 
 _CPU = torch.device("cpu")
-CACHE_BYTES = 1 << 30
-"""Memory of one process that decoded images may fill."""
-MAX_PROCESSES = 8
-WORTH_PROCESSES = 4096
-"""Fewer samples are loaded in the caller's process: starting others takes seconds, and they share no cache."""
-
-
-class ImageDataset(Dataset[Sample]):
-    """Samples as pixels: `dataset[i]` for evaluation, `dataset[Draw(i, stage, epoch)]` for training, with what is
-    varied of it one image at a time.
-
-    The squares of the first samples, as many as fit into `cache_bytes`, stay in memory once decoded, so a small data
-    set is decoded once. A cached sample is bit for bit the one that would be decoded again.
-    """
-
-    def __init__(self, samples: SampleSet, view: View, *, cache_bytes: int = CACHE_BYTES) -> None:
-        self.samples = samples
-        self.view = view
-        self.keeps = cache_bytes // (3 * view.image_size**2)
-        """How many of the first samples stay in memory."""
-        self._squares: dict[int, Tensor] = {}
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """All labels by sample id, (len,) int64."""
-        return torch.tensor(self.samples.labels, dtype=torch.int64)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: int | Draw) -> Sample:
-        """Raises RunError (CorruptImage, DataNotFound, DataUnreadable) when the file has changed since it was
-        inspected.
-        """
-        if isinstance(key, Draw):
-            return self.view.varied(self._square(key.sample), key), self.samples.labels[key.sample], key.sample
-        return self._square(key), self.samples.labels[key], key
-
-    def __getitems__(self, keys: Sequence[int | Draw]) -> list[Sample] | RunError:
-        """What DataLoader calls. A RunError is handed over as a value, because DataLoader would rebuild it from its
-        text alone.
-        """
-        try:
-            return [self[key] for key in keys]
-        except RunError as error:
-            return error
-
-    def collate(self, samples: list[Sample] | RunError) -> Batch | RunError:
-        """Samples as one batch, which may be empty."""
-        if isinstance(samples, RunError):
-            return samples
-        size = self.view.image_size
-        images = (
-            torch.stack([image for image, _, _ in samples])
-            if samples
-            else torch.empty(0, 3, size, size, dtype=torch.uint8)
-        )
-        return (
-            images,
-            torch.tensor([s[1] for s in samples], dtype=torch.int64),
-            torch.tensor([s[2] for s in samples], dtype=torch.int64),
-        )
-
-    def _square(self, sample: int) -> Tensor:
-        square = self._squares.get(sample)
-        if square is None:
-            square = self.view.square(self.samples.paths[sample])
-            if sample < self.keeps:
-                self._squares[sample] = square
-        return square
 
 
 class _Loader:
-    """Batches of a data set on the device that trains. Its processes, if any, live as long as it does: close it by
-    letting it go.
+    """Batches of a data set on the device that trains. A square that was decoded once stays in memory, as far as that
+    goes. Its processes, if any, live as long as it does: close it by letting it go.
     """
 
     def __init__(self, dataset: ImageDataset, processes: int, device: torch.device) -> None:
+        """At most so many `processes` decode besides this one."""
         self.dataset = dataset
-        self._steps = _Steps()
-        self._loader = _data_loader(dataset, self._steps, processes)
-        self.processes: int = self._loader.num_workers
         self._device = device
-        self._held = HeldPixels(len(dataset), device)
+        self._decoders = Decoders(dataset, processes)
 
-    def load(self, batches: Sequence[Sequence[int | Draw]]) -> Iterator[Batch]:
+    @cached_property
+    def _held(self) -> HeldPixels:
+        return HeldPixels(len(self.dataset), self._device, host=self.dataset.keeps)
+
+    @property
+    def processes(self) -> int:
+        """How many decode, or would in a pass over all that is not held; 0 where it is this one."""
+        return self._decoders.processes(len(self.dataset) - self._held.most)
+
+    @property
+    def seconds_anew(self) -> float:
+        """What one process will take to decode an image once more, on average over the data set, whose held ones take
+        nothing."""
+        return self._decoders.seconds * (1 - self._held.most / len(self.dataset))
+
+    def load(self, batches: Sequence[Keys]) -> Iterator[Batch]:
         """These samples, batch by batch; the draws of a batch are of one epoch. Ends whatever was being loaded before.
         Raises RunError as `ImageDataset` does.
         """
         ids = [_ids(keys) for keys in batches]
-        held = [self._held.has(one) for one in ids]
-        self._steps.batches = [
-            keys if self.dataset.view.varies_one_by_one else one.tolist()
-            for keys, one, here in zip(batches, ids, held, strict=True)
-            if not here
+        absent = [~self._held.has(one) for one in ids]
+        wanted = [
+            [key for key, away in zip(keys, flags, strict=True) if away]
+            for keys, flags in zip(batches, absent, strict=True)
+            if flags.any()
         ]
-        return self._batches(batches, ids, held)
+        if self._held.complete:
+            self._decoders.close()
+        return self._batches(batches, ids, absent, self._decoders.images(wanted))
 
     def _batches(
-        self, batches: Sequence[Sequence[int | Draw]], ids: Sequence[Ids], held: Sequence[bool]
+        self, batches: Sequence[Keys], ids: Sequence[Ids], absent: Sequence[Flags], decoded: Iterator[Tensor]
     ) -> Iterator[Batch]:
-        loaded = _images(self._loader)
-        for keys, one, here in zip(batches, ids, held, strict=True):
-            images = self._held.take(one) if here else self._brought(one, next(loaded))
+        for keys, one, away in zip(batches, ids, absent, strict=True):
+            images = self._squares(one, away, decoded)
             draws = [key for key in keys if isinstance(key, Draw)]
             index = torch.from_numpy(one)
             yield (
@@ -135,11 +76,21 @@ class _Loader:
                 index,
             )
 
-    def _brought(self, ids: Ids, images: Tensor) -> Tensor:
-        there = images.to(self._device, non_blocking=True)
-        if not self.dataset.view.varies_one_by_one:
-            self._held.put(ids, there)
-        return there
+    def _squares(self, ids: Ids, absent: Flags, decoded: Iterator[Tensor]) -> Tensor:
+        """Of these, the absent ones are decoded next."""
+        if not len(ids):
+            return self.dataset.none.to(self._device)
+        if not absent.any():
+            return self._held.take(ids)
+        if self.dataset.view.varies_one_by_one:
+            return next(decoded).to(self._device, non_blocking=True)
+        brought = self._held.bring(ids[absent], next(decoded))
+        if absent.all():
+            return brought
+        images = brought.new_empty(len(ids), *brought.shape[1:])
+        images[torch.from_numpy(absent)] = brought
+        images[torch.from_numpy(~absent)] = self._held.take(ids[~absent])
+        return images
 
 
 class TrainingLoader(_Loader):
@@ -208,48 +159,5 @@ class EvaluationLoader(_Loader):
         return self.load(self.batches)
 
 
-def loader_processes(cpus: float) -> int:
-    """How many processes load images for a worker that reserved `cpus`: one CPU is left for the training itself, so
-    none on a single CPU.
-    """
-    return max(0, min(int(cpus) - 1, MAX_PROCESSES))
-
-
-class _Steps:
-    """The batch sampler: what the next iteration is to load."""
-
-    def __init__(self) -> None:
-        self.batches: Sequence[Sequence[int | Draw]] = []
-
-    def __iter__(self) -> Iterator[list[int | Draw]]:
-        return (list(batch) for batch in self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _data_loader(dataset: ImageDataset, batches: _Steps, processes: int) -> DataLoader[Any]:
-    if len(dataset) < WORTH_PROCESSES:
-        processes = 0
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=dataset.collate,
-        num_workers=processes,
-        persistent_workers=processes > 0,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="forkserver"
-        if processes
-        else None,  # fork copies the locks of Ray's and torch's threads
-    )
-
-
-def _images(loader: DataLoader[Any]) -> Iterator[Tensor]:
-    for batch in loader:
-        if isinstance(batch, RunError):
-            raise batch
-        yield batch[0]
-
-
-def _ids(keys: Sequence[int | Draw]) -> Ids:
+def _ids(keys: Keys) -> Ids:
     return np.array([key.sample if isinstance(key, Draw) else key for key in keys], dtype=np.int64)

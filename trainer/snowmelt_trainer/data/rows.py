@@ -21,7 +21,13 @@ class MemoryRows:
         self._rank, self._world = rank, world
         self._filled: Flags = np.zeros(own, dtype=np.bool_)
         self._values = torch.empty((own, *like.shape[1:]), dtype=like.dtype, device=device)
+        self.device = device
         self.row_bytes = like[:1].numel() * like.element_size()
+
+    @property
+    def full(self) -> bool:
+        """Whether all that the worker owns are there."""
+        return bool(self._filled.all())
 
     def has(self, ids: Ids) -> Flags:
         own = ids % self._world == self._rank

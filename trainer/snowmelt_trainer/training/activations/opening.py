@@ -246,9 +246,10 @@ def content_of(samples: SampleSet) -> str:
 
 
 def measure(rig: Rig, prefix: Prefix, origin: int) -> Probe:
-    """Times a few images, the prefix's first call apart, which is slower than those that follow."""
+    """Times a few images, the prefix's first call apart, which is slower than those that follow. They are held by then,
+    so that what decoding takes of the others is added."""
     draws = [Draw(i, origin, 0) for i in range(min(PROBED, rig.samples))]
-    next(rig.train.load([draws]))  # starts the loader's processes, and decodes
+    next(rig.train.load([draws]))
     started = time.perf_counter()
     images = next(rig.train.load([draws]))[0]
     settle(rig.world.device)
@@ -265,11 +266,11 @@ def measure(rig: Rig, prefix: Prefix, origin: int) -> Probe:
     kept.index_select(0, torch.arange(len(draws)))
     read = time.perf_counter()
     count = len(draws)
-    forward, loading = (done - warm) / count, (loaded - started) / count
-    processes = rig.train.processes
+    forward, anew, processes = (done - warm) / count, rig.train.seconds_anew, rig.train.processes
+    waiting = max(0.0, anew / processes - forward) if processes else anew
     return Probe(
         like=rows[:1].clone(),
-        load=max(0.0, loading / processes - forward) if processes else loading,
+        load=(loaded - started) / count + waiting,
         prefix=forward,
         memory=Transfer((written - done) / count, (read - written) / count),
     )
