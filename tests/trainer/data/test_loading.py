@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING
 from snowmelt_trainer.contract import Reason
 from snowmelt_trainer.contract.data import Augmentation
-from snowmelt_trainer.data import SampleSet, decoding, held
+from snowmelt_trainer.data import SampleSet, held
 from snowmelt_trainer.data.dataset import ImageDataset
 from snowmelt_trainer.data.loading import EvaluationLoader, TrainingLoader
 from snowmelt_trainer.data.transforms import Draw, View, resolve
@@ -29,12 +28,8 @@ def samples(tmp_path: Path, paint: Paint) -> SampleSet:
     )
 
 
-def loader(
-    samples: SampleSet, *, rank: int = 0, world: int = 1, processes: int = 0, view: View = STRONG
-) -> TrainingLoader:
-    return TrainingLoader(
-        ImageDataset(samples, view), seed=7, global_batch=4, rank=rank, world=world, processes=processes
-    )
+def loader(samples: SampleSet, *, rank: int = 0, world: int = 1, view: View = STRONG) -> TrainingLoader:
+    return TrainingLoader(ImageDataset(samples, view), seed=7, global_batch=4, rank=rank, world=world)
 
 
 def by_sample(batches: list[tuple[Tensor, Tensor, Tensor]]) -> dict[int, Tensor]:
@@ -65,38 +60,16 @@ def test_an_epoch_resumed_at_any_step_goes_on_as_if_nothing_had_happened(samples
         )
 
 
-@pytest.fixture
-def processes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However little there is to decode."""
-    monkeypatch.setattr(decoding, "START_UP", -1.0)
-    monkeypatch.setattr(decoding, "TIMED", 0)
-
-
-@pytest.mark.usefixtures("processes_at_once")
-def test_processes_load_what_the_caller_would_have_loaded(samples: SampleSet) -> None:
-    apart, here = loader(samples, processes=1), loader(samples)
-    for epoch in range(2):
-        assert same(by_sample(list(apart.epoch(0, epoch))), by_sample(list(here.epoch(0, epoch))))
-    next(apart.epoch(0, 2))  # left early, as at the end of a resumed run
-    assert same(by_sample(list(apart.epoch(0, 3))), by_sample(list(here.epoch(0, 3))))
-
-
-@pytest.mark.usefixtures("processes_at_once")
-def test_processes_end_when_every_image_is_held(samples: SampleSet) -> None:
-    training = loader(samples, processes=1, view=View(16, IMAGENET_PREPROCESSING))
-    list(training.epoch(0, 0))
-    assert len(active_children()) == 1
-    list(training.epoch(0, 1))
-    assert active_children() == []
-
-
-@pytest.mark.usefixtures("processes_at_once")
-def test_a_file_lost_after_the_inspection_is_named_across_processes(samples: SampleSet) -> None:
+def test_a_file_lost_after_the_inspection_is_named(samples: SampleSet) -> None:
     Path(samples.paths[4]).unlink()
-    for processes in (0, 1):
-        with pytest.raises(RunError, match=r"4\.png") as caught:
-            list(loader(samples, processes=processes).epoch(0, 0))
-        assert caught.value.reason is Reason.DATA_NOT_FOUND
+    with pytest.raises(RunError, match=r"4\.png") as caught:
+        list(loader(samples).epoch(0, 0))
+    assert caught.value.reason is Reason.DATA_NOT_FOUND
+
+
+def plain_image(samples: SampleSet, i: int) -> Tensor:
+    """(3, 16, 16), as it lies in the file."""
+    return torch.from_numpy(ImageDataset(samples, STRONG).square(i))
 
 
 def seen(samples: SampleSet, view: View, draw: Draw) -> Tensor:
@@ -122,13 +95,12 @@ def test_augmentation_leaves_the_stream_of_dropout_alone(samples: SampleSet) -> 
     torch.manual_seed(1)
     undisturbed = torch.rand(3)
     torch.manual_seed(1)
-    square = ImageDataset(samples, STRONG)[Draw(0, 0, 0)]
-    STRONG.varied_batch(square[None], [Draw(0, 0, 0)], 11)
+    seen(samples, STRONG, Draw(0, 0, 0))
     assert torch.equal(torch.rand(3), undisturbed)
 
 
 def test_evaluation_and_augmentation_none_see_the_plain_image(samples: SampleSet) -> None:
-    plain = ImageDataset(samples, View(16, IMAGENET_PREPROCESSING))[2]
+    plain = plain_image(samples, 2)
     ((varied_level, _, _),) = EvaluationLoader(ImageDataset(samples, STRONG), batch=11, rank=0, world=1)
     assert torch.equal(varied_level[2], plain)
     assert torch.equal(seen(samples, View(16, IMAGENET_PREPROCESSING), Draw(2, 0, 0)), plain)
@@ -191,7 +163,7 @@ def test_a_batch_is_put_together_of_what_is_held_and_what_is_not(samples: Sample
     some = TrainingLoader(ImageDataset(samples, view, kept_bytes=5 * 768), seed=7, global_batch=4, rank=0, world=1)
     list(some.load([[0, 3]]))
     ((images, labels, ids),) = some.load([[7, 3, 9, 0]])
-    assert torch.equal(images, torch.stack([some.dataset[i] for i in (7, 3, 9, 0)]))
+    assert torch.equal(images, torch.stack([plain_image(samples, i) for i in (7, 3, 9, 0)]))
     assert (labels.tolist(), ids.tolist()) == ([1, 0, 0, 0], [7, 3, 9, 0])
 
 

@@ -16,8 +16,7 @@ import torch
 from snowmelt_trainer.backbones import Cut, LayerGroup
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, CacheStatus, Progress
-from snowmelt_trainer.data.decoding import Keys
-from snowmelt_trainer.data.loading import Batch, TrainingLoader
+from snowmelt_trainer.data.loading import Batch, Keys, TrainingLoader
 from snowmelt_trainer.data.transforms import Draw
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained

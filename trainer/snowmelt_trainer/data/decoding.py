@@ -1,131 +1,90 @@
-"""Who decodes: the process that trains, until it has been seen that others would pay for themselves."""
+"""Decoding, by as many threads as it is worth."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from snowmelt_trainer.data.batches import Ids
 from snowmelt_trainer.data.dataset import ImageDataset
-from snowmelt_trainer.data.transforms import Draw
-from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.data.images import QUICK, Pixels
 
-MAX_PROCESSES = 8
-START_UP = 5.0
-"""Seconds that processes have to save: each imports torch, which takes some three, and fills a quarter of a GB."""
-TIMED = 2
-"""Batches that are timed before any is started. The first use of a batch is often a slow one."""
-
-Keys = Sequence[int | Draw]
-Clock = Callable[[], float]
+MAX_THREADS = 16
+AHEAD = 2
+"""Batches that are decoded while an accelerator computes."""
 
 
-def most_processes(cpus: float) -> int:
-    """How many may decode for a worker that reserved `cpus`: one CPU is left for the training itself, so none on a
-    single CPU.
+def decoding_threads(cpus: float, device: torch.device) -> int:
+    """How many may decode for a worker that reserved `cpus`: all of them where training waits meanwhile; beside an
+    accelerator one less, which is for training itself.
     """
-    return max(0, min(int(cpus) - 1, MAX_PROCESSES))
+    return max(1, min(int(cpus) - (device.type != "cpu"), MAX_THREADS))
 
 
 class Decoders:
-    """Decodes a data set's images, batch by batch, and varies them where that is done one by one.
+    """Decodes a data set's images, batch by batch.
 
-    One process has decoded small files before another has started, and large ones keep it from training. So its batches
-    are timed, and so is what is done with them in between. Once what decoding has cost and will cost in the pass under
-    way is more than it takes to start processes, as many are started as keep up with the images' use.
+    Pillow lets go of Python's lock while it decodes, so two threads decode large files in half the time, and share the
+    memory that the images stay in. Small ones take less time than threads do to hand them over: so each image is timed.
     """
 
-    def __init__(self, dataset: ImageDataset, most: int, *, clock: Clock = time.perf_counter) -> None:
-        """At `most` so many processes are started."""
-        self._dataset, self._most, self._clock = dataset, most, clock
-        self._spent, self._decoded = 0.0, 0
-        self._use, self._uses = math.inf, 0
-        """Seconds an image of the quickest use so far; how many there were."""
-        self._batches = _Batches()
-        self._others: DataLoader[Any] | None = None
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        threads: int,
+        *,
+        ahead: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """So many `threads` decode slow images, and `ahead` so many batches before they are asked for."""
+        self._dataset, self._threads, self.ahead, self._clock = dataset, threads, ahead, clock
+        self._each = 0.0
+        """Seconds of a thread for an image of the newest batch."""
+
+    @property
+    def threads(self) -> int:
+        """How many decode; 1 is the caller's own."""
+        return self._threads if self._each > QUICK else 1
 
     @property
     def seconds(self) -> float:
-        """What an image took in this process, on average; 0 before the first."""
-        return self._spent / self._decoded if self._decoded else 0.0
+        """What an image takes all of them; 0 before the first."""
+        return self._each / self.threads
 
-    def processes(self, images: int) -> int:
-        """How many decode, or would in a pass over so many images; 0 where it is this one."""
-        if self._others is not None:
-            return self._others.num_workers
-        saved = (self._spent + images * self.seconds) * self._most / (self._most + 1)
-        if saved <= START_UP:
-            return 0
-        return min(self._most, max(1, math.ceil(self.seconds / self._use)))
-
-    def images(self, batches: Sequence[Keys]) -> Iterator[Tensor]:
-        """Each batch's, (N, 3, H, W) uint8. Ends whatever was being decoded before.
+    def images(self, batches: Sequence[Ids]) -> Iterator[Tensor]:
+        """Each batch's, (N, 3, H, W) uint8; none is empty.
 
         Raises:
-            RunError: as `ImageDataset` does.
+            RunError: as `ImageDataset.square`.
         """
-        left = sum(map(len, batches))
-        for number, keys in enumerate(batches):
-            if self._others is None and self._uses >= TIMED and (processes := self.processes(left)):
-                self._others = self._started(processes)
-            if self._others is not None:
-                self._batches.keys = batches[number:]
-                yield from map(_raised, self._others)
-                return
-            decoded = self._decode(keys)
-            handed = self._clock()
-            yield decoded
-            self._used(self._clock() - handed, len(keys))
-            left -= len(keys)
+        coming: deque[Iterator[tuple[Pixels, float]]] = deque()
+        for ids in batches:
+            coming.append(self._begun(ids))
+            if len(coming) > self.ahead:
+                yield self._finished(coming.popleft())
+        yield from map(self._finished, coming)
 
-    def close(self) -> None:
-        """Ends the processes, if any. They are started again when they pay again."""
-        self._others, self._spent = None, 0.0
+    def _begun(self, ids: Ids) -> Iterator[tuple[Pixels, float]]:
+        one_by_one = self.threads == 1
+        return (map if one_by_one else self._pool.map)(self._decode, ids.tolist())
 
-    def _decode(self, keys: Keys) -> Tensor:
+    def _decode(self, sample: int) -> tuple[Pixels, float]:
         began = self._clock()
-        images = _raised(self._dataset.collate(self._dataset.__getitems__(keys)))
-        self._spent += self._clock() - began
-        self._decoded += len(keys)
-        return images.pin_memory() if torch.cuda.is_available() else images
+        return self._dataset.square(sample), self._clock() - began
 
-    def _used(self, seconds: float, images: int) -> None:
-        if images:
-            self._use = min(self._use, seconds / images)
-            self._uses += 1
+    def _finished(self, decoding: Iterator[tuple[Pixels, float]]) -> Tensor:
+        squares, seconds = zip(*decoding, strict=True)
+        self._each = sum(seconds) / len(seconds)
+        images = torch.from_numpy(np.stack(squares))
+        return images.pin_memory() if self.ahead else images
 
-    def _started(self, processes: int) -> DataLoader[Any]:
-        dataset = self._dataset.divided(processes)
-        return DataLoader(
-            dataset,
-            batch_sampler=self._batches,
-            collate_fn=dataset.collate,
-            num_workers=processes,
-            persistent_workers=True,
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="forkserver",  # fork copies the locks of Ray's and torch's threads
-        )
-
-
-class _Batches:
-    """The batch sampler: what the next iteration is to decode."""
-
-    def __init__(self) -> None:
-        self.keys: Sequence[Keys] = []
-
-    def __iter__(self) -> Iterator[list[int | Draw]]:
-        return (list(batch) for batch in self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def _raised(images: Tensor | RunError) -> Tensor:
-    if isinstance(images, RunError):
-        raise images
-    return images
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="decode")

@@ -26,11 +26,6 @@ class HeldPixels:
         self.most = min(samples, host)
         """How many are held in the end."""
 
-    @property
-    def complete(self) -> bool:
-        """Whether every one of the data set is there."""
-        return self._rows is not None and self.most == self._samples and self._rows.full
-
     def has(self, ids: Ids) -> Flags:
         """Which of them are there, (n,)."""
         if self._rows is None:

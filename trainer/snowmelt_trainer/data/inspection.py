@@ -13,14 +13,11 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from snowmelt_trainer.data.images import digest_of
+from snowmelt_trainer.data.images import QUICK, digest_of
 from snowmelt_trainer.data.samples import SampleSet, examples
 
 THREADS = min(8, 2 * (os.cpu_count() or 1))
 """Pillow lets go of Python's lock while it decodes, and most of the time on a volume is spent waiting for it."""
-QUICK = 1e-3
-"""Seconds a file up to which threads lose: small files on a local disk are done in 0.1 ms by one, and take four threads
-more than three times as long, which wait for Python's lock."""
 _AT_ONCE = 1024
 """Files handed to the threads at a time, so that memory does not grow with the data."""
 _IN_TURN = 16

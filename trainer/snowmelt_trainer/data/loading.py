@@ -11,86 +11,71 @@ from torch import Tensor
 
 from snowmelt_trainer.data.batches import Ids, epoch_order, evaluation_shard, owned_shard, shard, steps_per_epoch
 from snowmelt_trainer.data.dataset import ImageDataset
-from snowmelt_trainer.data.decoding import Decoders, Keys
+from snowmelt_trainer.data.decoding import AHEAD, Decoders
 from snowmelt_trainer.data.held import HeldPixels
 from snowmelt_trainer.data.rows import Flags
 from snowmelt_trainer.data.transforms import Draw
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (N, 3, H, W) uint8, or features of them; labels (N,) int64; sample ids (N,) int64. N may be 0."""
+Keys = Sequence[int | Draw]
+"""A batch: samples as they are, or as they are varied in one epoch."""
 
 _CPU = torch.device("cpu")
 
 
 class _Loader:
     """Batches of a data set on the device that trains. A square that was decoded once stays in memory, as far as that
-    goes. Its processes, if any, live as long as it does: close it by letting it go.
+    goes.
     """
 
-    def __init__(self, dataset: ImageDataset, processes: int, device: torch.device) -> None:
-        """At most so many `processes` decode besides this one."""
+    def __init__(self, dataset: ImageDataset, threads: int, device: torch.device) -> None:
         self.dataset = dataset
         self._device = device
-        self._decoders = Decoders(dataset, processes)
+        self._decoders = Decoders(dataset, threads, ahead=0 if device.type == "cpu" else AHEAD)
 
     @cached_property
     def _held(self) -> HeldPixels:
         return HeldPixels(len(self.dataset), self._device, host=self.dataset.keeps)
 
-    @property
-    def processes(self) -> int:
-        """How many decode, or would in a pass over all that is not held; 0 where it is this one."""
-        return self._decoders.processes(len(self.dataset) - self._held.most)
-
-    @property
-    def seconds_anew(self) -> float:
-        """What one process will take to decode an image once more, on average over the data set, whose held ones take
-        nothing."""
-        return self._decoders.seconds * (1 - self._held.most / len(self.dataset))
+    def wait(self, use: float) -> float:
+        """Seconds that an image is waited for, on average over the data set, if all are loaded once more: held ones
+        come at once, and where an accelerator takes `use` seconds for each, others are decoded meanwhile."""
+        decoding = self._decoders.seconds - (use if self._decoders.ahead else 0.0)
+        return max(0.0, decoding) * (1 - self._held.most / len(self.dataset))
 
     def load(self, batches: Sequence[Keys]) -> Iterator[Batch]:
-        """These samples, batch by batch; the draws of a batch are of one epoch. Ends whatever was being loaded before.
-        Raises RunError as `ImageDataset` does.
+        """These samples, batch by batch; the draws of a batch are of one epoch. Raises RunError as `ImageDataset`
+        does.
         """
         ids = [_ids(keys) for keys in batches]
         absent = [~self._held.has(one) for one in ids]
-        wanted = [
-            [key for key, away in zip(keys, flags, strict=True) if away]
-            for keys, flags in zip(batches, absent, strict=True)
-            if flags.any()
-        ]
-        if self._held.complete:
-            self._decoders.close()
+        wanted = [one[away] for one, away in zip(ids, absent, strict=True) if away.any()]
         return self._batches(batches, ids, absent, self._decoders.images(wanted))
 
     def _batches(
         self, batches: Sequence[Keys], ids: Sequence[Ids], absent: Sequence[Flags], decoded: Iterator[Tensor]
     ) -> Iterator[Batch]:
         for keys, one, away in zip(batches, ids, absent, strict=True):
-            images = self._squares(one, away, decoded)
+            squares = self._squares(one, away, decoded)
             draws = [key for key in keys if isinstance(key, Draw)]
             index = torch.from_numpy(one)
-            yield (
-                self.dataset.view.varied_batch(images, draws, len(self.dataset)),
-                self.dataset.labels[index],
-                index,
-            )
+            yield self.dataset.view.varied(squares, draws, len(self.dataset)), self.dataset.labels[index], index
 
     def _squares(self, ids: Ids, absent: Flags, decoded: Iterator[Tensor]) -> Tensor:
         """Of these, the absent ones are decoded next."""
         if not len(ids):
-            return self.dataset.none.to(self._device)
+            size = self.dataset.view.image_size
+            return torch.empty(0, 3, size, size, dtype=torch.uint8, device=self._device)
         if not absent.any():
             return self._held.take(ids)
-        if self.dataset.view.varies_one_by_one:
-            return next(decoded).to(self._device, non_blocking=True)
         brought = self._held.bring(ids[absent], next(decoded))
         if absent.all():
             return brought
-        images = brought.new_empty(len(ids), *brought.shape[1:])
-        images[torch.from_numpy(absent)] = brought
-        images[torch.from_numpy(~absent)] = self._held.take(ids[~absent])
-        return images
+        squares = brought.new_empty(len(ids), *brought.shape[1:])
+        squares[torch.from_numpy(absent)] = brought
+        squares[torch.from_numpy(~absent)] = self._held.take(ids[~absent])
+        return squares
 
 
 class TrainingLoader(_Loader):
@@ -104,10 +89,10 @@ class TrainingLoader(_Loader):
         global_batch: int,
         rank: int,
         world: int,
-        processes: int = 0,
+        threads: int = 1,
         device: torch.device = _CPU,
     ) -> None:
-        super().__init__(dataset, processes, device)
+        super().__init__(dataset, threads, device)
         self._samples = len(dataset)
         self._seed, self.global_batch, self._rank, self._world = seed, global_batch, rank, world
 
@@ -146,10 +131,10 @@ class EvaluationLoader(_Loader):
         batch: int,
         rank: int,
         world: int,
-        processes: int = 0,
+        threads: int = 1,
         device: torch.device = _CPU,
     ) -> None:
-        super().__init__(dataset, processes, device)
+        super().__init__(dataset, threads, device)
         ids = list(evaluation_shard(len(dataset), rank, world))
         self.batches = [ids[start : start + batch] for start in range(0, len(ids), batch)]
         """The ids of this worker's samples."""

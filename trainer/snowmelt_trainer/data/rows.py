@@ -24,11 +24,6 @@ class MemoryRows:
         self.device = device
         self.row_bytes = like[:1].numel() * like.element_size()
 
-    @property
-    def full(self) -> bool:
-        """Whether all that the worker owns are there."""
-        return bool(self._filled.all())
-
     def has(self, ids: Ids) -> Flags:
         own = ids % self._world == self._rank
         found: Flags = own & self._filled[np.where(own, ids // self._world, 0)]

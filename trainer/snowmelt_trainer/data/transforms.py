@@ -1,7 +1,7 @@
-"""From a file to the square that is kept in memory, and what is varied of it one image at a time.
+"""From a file to the square that is kept in memory, and from there to what is trained on.
 
-Most variation is made of whole batches on the device (`augmentation`); what is here are the operations of
-TrivialAugment, which differ from image to image. Chance is a function of (seed, stage, epoch, sample id), as there.
+Most variation is made of whole batches (`augmentation`); what is here are the operations of TrivialAugment, which
+differ from image to image. Chance is a function of (seed, stage, epoch, sample id), as there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torchvision.transforms import v2 as untyped_v2
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.data import Augmentation
 from snowmelt_trainer.data.augmentation import RANGES, draw_variation, vary
-from snowmelt_trainer.data.images import square_pixels
+from snowmelt_trainer.data.images import Pixels, square_pixels
 
 v2: Any = untyped_v2  # torchvision ships no types
 Transform = Callable[[Tensor], Tensor]
@@ -57,38 +57,19 @@ class View:
     """A resolved level; used for training draws alone."""
     seed: int = 0
 
-    def square(self, path: str) -> Tensor:
-        """The file's centre square, (3, image_size, image_size) uint8: what is kept in memory, and the same whether
-        or not it was.
+    def square(self, path: str) -> Pixels:
+        """The file's centre square, (3, image_size, image_size): what is kept in memory, and the same whether or not it
+        was.
 
         Raises:
             RunError: CorruptImage, DataNotFound or DataUnreadable, naming the file.
         """
-        return (
-            torch.from_numpy(square_pixels(path, self.image_size, self.preprocessing.interpolation))
-            .permute(2, 0, 1)
-            .contiguous()
-        )
+        pixels = square_pixels(path, self.image_size, self.preprocessing.interpolation)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
-    @property
-    def varies_one_by_one(self) -> bool:
-        """Whether `varied` does anything."""
-        return self.augmentation is Augmentation.STRONG
-
-    def varied(self, square: Tensor, draw: Draw) -> Tensor:
-        """For training: the square, after TrivialAugment (Müller and Hutter 2021, arXiv 2103.10158) where the level is
-        Strong; of the same shape and type."""
-        if not self.varies_one_by_one:
-            return square
-        where = (_PURPOSE, self.seed, draw.stage, draw.epoch, draw.sample)
-        seed = np.random.SeedSequence(where).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seed[0] >> np.uint64(1)))
-            return self._trivial(square)
-
-    def varied_batch(self, squares: Tensor, draws: Sequence[Draw], samples: int) -> Tensor:
+    def varied(self, squares: Tensor, draws: Sequence[Draw], samples: int) -> Tensor:
         """For training: some of `samples` squares, (n, 3, image_size, image_size) uint8 on any device, of one epoch,
-        varied as `draws` have it.
+        varied as `draws` have it. At level Strong after TrivialAugment (Müller and Hutter 2021, arXiv 2103.10158).
 
         Raises:
             ValueError: the draws are of several epochs.
@@ -97,8 +78,18 @@ class View:
         if ranges is None or not draws:
             return squares
         ((stage, epoch),) = {(one.stage, one.epoch) for one in draws}
+        if self.augmentation is Augmentation.STRONG:
+            squares = torch.stack([self._trivially(square, draw) for square, draw in zip(squares, draws, strict=True)])
         ids = np.fromiter((one.sample for one in draws), np.int64, len(draws))
         return vary(squares, draw_variation(ranges, ids, samples=samples, seed=self.seed, stage=stage, epoch=epoch))
+
+    def _trivially(self, square: Tensor, draw: Draw) -> Tensor:
+        """(3, image_size, image_size) after one operation, which is drawn on the host."""
+        where = (_PURPOSE, self.seed, draw.stage, draw.epoch, draw.sample)
+        seed = np.random.SeedSequence(where).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(seed[0] >> np.uint64(1)))
+            return self._trivial(square)
 
     @cached_property
     def _trivial(self) -> Transform:

@@ -18,7 +18,7 @@ from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.run import RunConfig
 from snowmelt_trainer.data.batches import automatic_batch
 from snowmelt_trainer.data.dataset import ImageDataset
-from snowmelt_trainer.data.decoding import most_processes
+from snowmelt_trainer.data.decoding import decoding_threads
 from snowmelt_trainer.data.loading import EvaluationLoader, TrainingLoader
 from snowmelt_trainer.data.samples import SampleSet, TargetData
 from snowmelt_trainer.data.transforms import View, resolve
@@ -160,7 +160,7 @@ def build_rig(
         global_batch=batch,
         rank=world.rank,
         world=world.size,
-        processes=most_processes(config.workers.cpus),
+        threads=decoding_threads(config.workers.cpus, world.device),
         device=world.device,
     )
     reporter = Reporter(
@@ -223,7 +223,7 @@ def _evaluation_loader(
         batch=max(1, min(share, most)),
         rank=world.rank,
         world=world.size,
-        processes=most_processes(config.workers.cpus),
+        threads=decoding_threads(config.workers.cpus, world.device),
         device=world.device,
     )
 

@@ -47,7 +47,7 @@ class Probe:
     like: Tensor
     """One row, (1, …), on the CPU."""
     load: float
-    """Seconds that an image's loading adds to the prefix's: none where other processes are as fast."""
+    """Seconds that an image's loading adds to the prefix's: none where it is decoded while the prefix computes."""
     prefix: float
     """Seconds an image."""
     memory: Transfer
@@ -266,11 +266,10 @@ def measure(rig: Rig, prefix: Prefix, origin: int) -> Probe:
     kept.index_select(0, torch.arange(len(draws)))
     read = time.perf_counter()
     count = len(draws)
-    forward, anew, processes = (done - warm) / count, rig.train.seconds_anew, rig.train.processes
-    waiting = max(0.0, anew / processes - forward) if processes else anew
+    forward = (done - warm) / count
     return Probe(
         like=rows[:1].clone(),
-        load=(loaded - started) / count + waiting,
+        load=(loaded - started) / count + rig.train.wait(forward),
         prefix=forward,
         memory=Transfer((written - done) / count, (read - written) / count),
     )
