@@ -13,14 +13,22 @@ from snowmelt_trainer.backbones.network import (
     check_image_size,
 )
 from snowmelt_trainer.backbones.types import IMAGENET_PREPROCESSING, BuiltBackbone, LayerGroup
-from snowmelt_trainer.backbones.weights import load_weights
+from snowmelt_trainer.backbones.weights import Fetch, download, load_weights
 from snowmelt_trainer.contract.backbone import Backbone
 
 
 def build_backbone(
-    backbone: Backbone, *, num_classes: int, dropout: float, seed: int, volumes_root: str, image_size: int
+    backbone: Backbone,
+    *,
+    num_classes: int,
+    dropout: float,
+    seed: int,
+    volumes_root: str,
+    image_size: int,
+    fetch: Fetch = download,
 ) -> BuiltBackbone:
-    """The network that `backbone` names, on the CPU, with its weights and a new head for `num_classes`.
+    """The network that `backbone` names, on the CPU, with its weights and a new head for `num_classes`. Published
+    weights come from `fetch`.
 
     Input: float32 (N, 3, image_size, image_size); output: logits (N, num_classes). Everything random comes from
     `seed`.
@@ -34,7 +42,7 @@ def build_backbone(
         torch.manual_seed(seed)
         build = build_network if backbone.from_scratch else build_unfilled
         model = build(architecture, image_size=image_size)
-        preprocessing = load_weights(model, backbone, image_size=image_size, volumes_root=volumes_root)
+        preprocessing = load_weights(model, backbone, image_size=image_size, volumes_root=volumes_root, fetch=fetch)
         replace_head(model, num_classes=num_classes, dropout=dropout, seed=seed)
     return BuiltBackbone(model, layer_groups(model), preprocessing or IMAGENET_PREPROCESSING)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from urllib.error import URLError
 
 import torch
@@ -30,9 +31,13 @@ _OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _SHOWN = 2
 
+Fetch = Callable[[WeightsEnum], Checkpoint]
 
-def load_weights(model: nn.Module, backbone: Backbone, *, image_size: int, volumes_root: str) -> Preprocessing | None:
-    """Loads what `backbone` asks for into all of the model but its head.
+
+def load_weights(
+    model: nn.Module, backbone: Backbone, *, image_size: int, volumes_root: str, fetch: Fetch
+) -> Preprocessing | None:
+    """Loads what `backbone` asks for into all of the model but its head; `fetch` gets published weights.
 
     Returns how inputs were prepared when the weights were trained; None where that is not said, or for no weights at
     all.
@@ -46,7 +51,7 @@ def load_weights(model: nn.Module, backbone: Backbone, *, image_size: int, volum
         preprocessing = _preprocessing_in(checkpoint)
     elif backbone.weights_name is not None:
         published = published_weights(backbone.architecture, backbone.weights_name)
-        checkpoint = _download(published)
+        checkpoint = fetch(published)
         preprocessing = _preprocessing_of(published)
     else:
         return None
@@ -57,7 +62,12 @@ def load_weights(model: nn.Module, backbone: Backbone, *, image_size: int, volum
     return preprocessing
 
 
-def _download(published: WeightsEnum) -> Checkpoint:
+def download(published: WeightsEnum) -> Checkpoint:
+    """From where torchvision has them, into torch's folder of this machine, where they are found the next time.
+
+    Raises:
+        RunError: WeightsNotFound or ChecksumMismatch.
+    """
     try:
         state = published.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:

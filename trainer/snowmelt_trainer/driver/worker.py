@@ -26,6 +26,7 @@ from snowmelt_trainer.driver.failures import sendable_errors
 from snowmelt_trainer.driver.handover import Handover
 from snowmelt_trainer.driver.layout import Layout, fingerprint
 from snowmelt_trainer.driver.logs import log_to_stderr_of_worker
+from snowmelt_trainer.driver.published import fetched_once
 from snowmelt_trainer.driver.relay import Sender
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.errors import RunError
@@ -131,6 +132,7 @@ def set_up(
         seed=config.optimization.seed,
         volumes_root=config.volumes_root,
         image_size=config.data.image_size,
+        fetch=fetched_once(world),
     )
     place_model(backbone.model, world.device)
     return backbone, build_rig(config, data, world, send, backbone)
