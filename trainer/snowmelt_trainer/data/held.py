@@ -21,7 +21,7 @@ class HeldPixels:
 
     def __init__(self, samples: int, device: torch.device, *, host: int) -> None:
         """`host` is how many the host's memory may take."""
-        self._samples, self._device, self._host = samples, device, host
+        self._samples, self._device = samples, device
         self._rows: MemoryRows | None = None
         self.most = min(samples, host)
         """How many are held in the end."""
