@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import Condition, current_thread, main_thread
 
 import numpy as np
 import pytest
@@ -36,11 +36,19 @@ class Timed(ImageDataset):
         super().__init__(SampleSet(("any",) * 64, (0,) * 64), VIEW)
         self.clock, self.seconds = Clock(), seconds
         self.elsewhere: list[bool] = []
+        self.done = Condition()
 
     def square(self, sample: int) -> Pixels:
-        self.clock.now += self.seconds
-        self.elsewhere.append(current_thread() is not main_thread())
+        with self.done:
+            self.clock.now += self.seconds
+            self.elsewhere.append(current_thread() is not main_thread())
+            self.done.notify_all()
         return np.full((3, 8, 8), sample, np.uint8)
+
+    def reached(self, images: int) -> bool:
+        """Whether so many get decoded without anybody asking."""
+        with self.done:
+            return self.done.wait_for(lambda: len(self.elsewhere) >= images, timeout=20.0)
 
 
 def batches(*sizes: int) -> list[Ids]:
@@ -66,6 +74,17 @@ def test_slow_ones_are_divided_among_threads_once_one_batch_was_slow() -> None:
     decoders = decoded(slow, batches(8, 8, 8), threads=4)
     assert slow.elsewhere == [False] * 8 + [True] * 16
     assert decoders.threads == 4
+
+
+def test_beside_an_accelerator_slow_images_are_decoded_before_they_are_asked_for() -> None:
+    slow = Timed(20 * QUICK)
+    decoders = Decoders(slow, 2, ahead=2, clock=slow.clock)
+    wanted = batches(4, 4, 4, 4, 4, 4)
+    list(decoders.images(wanted[:1]))
+    coming = decoders.images(wanted[1:])
+    assert next(coming)[:, 0, 0, 0].tolist() == [4, 5, 6, 7]
+    assert slow.reached(16)  # of the fourth batch, while the second is in use
+    assert [int(images[0, 0, 0, 0]) for images in coming] == [8, 12, 16, 20]
 
 
 def test_a_worker_of_one_cpu_decodes_where_it_trains() -> None:

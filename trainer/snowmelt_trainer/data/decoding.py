@@ -83,7 +83,7 @@ class Decoders:
         squares, seconds = zip(*decoding, strict=True)
         self._each = sum(seconds) / len(seconds)
         images = torch.from_numpy(np.stack(squares))
-        return images.pin_memory() if self.ahead else images
+        return images.pin_memory() if torch.cuda.is_available() else images
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
