@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -44,3 +47,10 @@ def small_size(architecture: str) -> int:
     """The smallest of a few image sizes that the architecture processes."""
     sizes = {"alexnet": 64, "inception_v3": 75, "maxvit_t": 224, "vit_h_14": 28}
     return sizes.get(architecture, 32)
+
+
+def as_published(folder: Path, state: object, *, digest: str = "") -> str:
+    """The file:// URL of `state`, saved under a name that carries its hash, or `digest`, as torchvision's do."""
+    torch.save(state, folder / "state.pth")
+    digest = digest or hashlib.sha256((folder / "state.pth").read_bytes()).hexdigest()[:8]
+    return (folder / "state.pth").rename(folder / f"weights-{digest}.pth").as_uri()

@@ -18,7 +18,7 @@ from snowmelt_trainer.backbones.registry import published_weights
 from snowmelt_trainer.contract.backbone import Backbone, WeightsFrom
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
-from tests.trainer.backbones.networks import from_scratch, images
+from tests.trainer.backbones.networks import as_published, from_scratch, images
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -227,12 +227,9 @@ def test_pretrained_inception_networks_transform_their_input_and_new_ones_do_not
 def publish(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: object, state: object, *, digest: str = ""
 ) -> None:
-    """Lets torchvision download `state` as these weights, from a file:// URL whose name carries the hash as theirs
-    do."""
-    torch.save(state, tmp_path / "state.pth")
-    digest = digest or hashlib.sha256((tmp_path / "state.pth").read_bytes()).hexdigest()[:8]
-    remote = (tmp_path / "state.pth").rename(tmp_path / f"weights-{digest}.pth")
-    monkeypatch.setattr(published.value, "url", f"file://{remote}")  # type: ignore[attr-defined]
+    """Lets torchvision download `state` as these weights."""
+    url = as_published(tmp_path, state, digest=digest)
+    monkeypatch.setattr(published.value, "url", url)  # type: ignore[attr-defined]
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 

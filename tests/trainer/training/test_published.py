@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract.backbone import Backbone
 from snowmelt_trainer.driver.published import fetched_once
 from snowmelt_trainer.training.distributed import World, digest
+from tests.trainer.backbones.networks import as_published
 
 BY_NAME = Backbone(architecture="mnasnet0_5", weights="IMAGENET1K_V1")
 """A network that insists on the version that its weights carry."""
@@ -41,10 +41,8 @@ def build(rank: int, size: int, folder: str, url: str) -> None:
 
 def test_of_two_workers_one_downloads_and_both_have_the_weights(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    torch.save(get_model("mnasnet0_5", weights=None).state_dict(), tmp_path / "state.pth")
-    name = hashlib.sha256((tmp_path / "state.pth").read_bytes()).hexdigest()[:8]
-    remote = (tmp_path / "state.pth").rename(tmp_path / f"weights-{name}.pth")
-    mp.spawn(build, args=(2, str(tmp_path), remote.as_uri()), nprocs=2)
+    url = as_published(tmp_path, get_model("mnasnet0_5", weights=None).state_dict())
+    mp.spawn(build, args=(2, str(tmp_path), url), nprocs=2)
     assert (tmp_path / "digest-0").read_text() == (tmp_path / "digest-1").read_text()
     assert list((tmp_path / "downloads-0").rglob("*.pth"))
     assert not (tmp_path / "downloads-1").exists()

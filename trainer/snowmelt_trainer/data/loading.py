@@ -45,8 +45,8 @@ class _Loader:
         return max(0.0, decoding) * (1 - self._held.most / len(self.dataset))
 
     def load(self, batches: Sequence[Keys]) -> Iterator[Batch]:
-        """These samples, batch by batch; the draws of a batch are of one epoch. Raises RunError as `ImageDataset`
-        does.
+        """These samples, batch by batch; the draws of a batch are of one epoch. Raises RunError as
+        `ImageDataset.square` does.
         """
         ids = [_ids(keys) for keys in batches]
         absent = [~self._held.has(one) for one in ids]
@@ -102,8 +102,8 @@ class TrainingLoader(_Loader):
         return steps_per_epoch(self._samples, self.global_batch)
 
     def epoch(self, stage: int, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from `start_step` on; they depend on no earlier call. Raises RunError as `ImageDataset`
-        does.
+        """The epoch's batches from `start_step` on; they depend on no earlier call. Raises RunError as
+        `ImageDataset.square` does.
         """
         order = epoch_order(self._samples, seed=self._seed, stage=stage, epoch=epoch)
         steps = range(start_step, self.steps)
@@ -140,7 +140,7 @@ class EvaluationLoader(_Loader):
         """The ids of this worker's samples."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises RunError as `ImageDataset` does."""
+        """Raises RunError as `ImageDataset.square` does."""
         return self.load(self.batches)
 
 

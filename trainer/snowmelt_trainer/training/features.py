@@ -40,7 +40,7 @@ class SomeImages:
         """On the device, as the network takes them, in near-equal parts.
 
         Raises:
-            RunError: as `ImageDataset` does.
+            RunError: as `ImageDataset.square` does.
         """
         device = self.rig.world.device
         chunks = [part.tolist() for part in parts(np.asarray(self.ids), BATCH)]

@@ -39,7 +39,7 @@ def renew(rig: Rig, state: RunState) -> RunState:
     that it took.
 
     Raises:
-        RunError: as `ImageDataset` does.
+        RunError: as `ImageDataset.square` does.
     """
     if state.epoch or state.step or not rig.begins_to_adapt(state.stage):
         return state

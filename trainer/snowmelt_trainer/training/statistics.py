@@ -47,7 +47,7 @@ def adapt_statistics(rig: Rig) -> None:
     The leading worker decides: it is a matter of seconds, and takes no part of the others.
 
     Raises:
-        RunError: as `ImageDataset` does.
+        RunError: as `ImageDataset.square` does.
     """
     if not _concerned(rig):
         return
@@ -72,7 +72,7 @@ def count_anew(rig: Rig, images: SomeImages) -> Counted:
     """Counts all statistics anew, on these images. All workers have the same ones, the leading one's.
 
     Raises:
-        RunError: as `ImageDataset` does.
+        RunError: as `ImageDataset.square` does.
     """
     if not _statistics(rig.model) or len(images.ids) < 2:
         return Counted(images=0, changed=False, features=())
