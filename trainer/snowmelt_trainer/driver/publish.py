@@ -31,12 +31,12 @@ def publish(config: RunConfig, trained: Trained) -> FinalRecord:
         RunError: StorageFull, OutputUnwritable.
     """
     where = Layout.of(config)
-    best = CheckpointStore(where.checkpoints).read(trained.checkpoint)
-    if best is None:
+    model = CheckpointStore(where.checkpoints).read_model(trained.checkpoint)
+    if model is None:
         raise best_is_gone(where.checkpoints / trained.checkpoint)
-    record = _record(config, trained, hashlib.sha256(best.model).hexdigest())
+    record = _record(config, trained, hashlib.sha256(model).hexdigest())
     files = {
-        layout.MODEL: best.model,
+        layout.MODEL: model,
         layout.MODEL_CONFIG: as_json(trained.model),
         layout.METRICS: as_json(_metrics(trained)),
         layout.HISTORY: "".join(

@@ -65,6 +65,10 @@ class Features:
         """What a solver reads."""
         yield self.features, self.labels, torch.arange(len(self.labels))
 
+    @property
+    def owned(self) -> int:
+        return len(self.labels)
+
 
 @dataclass(frozen=True)
 class UnkeptFeatures:
@@ -81,6 +85,10 @@ class UnkeptFeatures:
             with autocast(rig.precision, rig.world.device):
                 features = self.cut.features(pixels)
             yield features.float(), labels, ids
+
+    @property
+    def owned(self) -> int:
+        return len(self.images.ids)
 
     def kept(self) -> Features:
         """Of at least one image. Raises as `SomeImages.batches`."""

@@ -26,7 +26,7 @@ from snowmelt_trainer.training.activations import free_memory
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
-from snowmelt_trainer.training.whitening import Coordinates, whitening, within_class
+from snowmelt_trainer.training.whitening import ROWS, Coordinates, whitening, within_class
 
 MOST_ITERATIONS = 50
 """In one epoch: the next goes on from there."""
@@ -100,6 +100,10 @@ class Rows(Protocol):
     def whole(self) -> Iterable[Batch]:
         """This worker's training features, all of them, each once."""
 
+    @property
+    def owned(self) -> int:
+        """How many these are."""
+
 
 @dataclass(frozen=True)
 class _Shared:
@@ -146,7 +150,7 @@ class HeadSolver:
     def __init__(
         self,
         head: nn.Linear,
-        cache: Rows,
+        rows: Rows,
         world: World,
         *,
         samples: int,
@@ -154,7 +158,7 @@ class HeadSolver:
         tick: Callable[[], None],
     ) -> None:
         """`samples` are all workers' training images; `tick` is called now and then."""
-        self.head, self.cache, self.world, self.samples = head, cache, world, samples
+        self.head, self.rows, self.world, self.samples = head, rows, world, samples
         self.label_smoothing, self.tick = label_smoothing, tick
 
     def solve(self, epoch: int) -> float:
@@ -220,14 +224,18 @@ class HeadSolver:
 
     @cached_property
     def _shared(self) -> _Shared:
-        """Reads this worker's features and standardises them by all workers' mean and deviation."""
-        device, width = self.world.device, self.head.in_features
-        batches = [(features.to(device).float(), labels) for features, labels, _ in self.cache.whole()]
-        features = torch.cat([torch.empty(0, width, device=device), *(one for one, _ in batches)])
-        labels = torch.cat([torch.empty(0, dtype=torch.int64), *(one for _, one in batches)]).to(device)
-        mean = self.world.sum(features.double().sum(0)) / self.samples
+        """Reads this worker's features and standardises them by all workers' mean and deviation. They are in memory
+        once."""
+        device, count = self.world.device, self.rows.owned
+        features = torch.empty(count, self.head.in_features, device=device)
+        labels = torch.empty(count, dtype=torch.int64, device=device)
+        at = 0
+        for some, theirs, _ in self.rows.whole():
+            features[at : at + len(theirs)], labels[at : at + len(theirs)] = some, theirs
+            at += len(theirs)
+        mean = self.world.sum(_summed(features, Tensor.double)) / self.samples
         features -= mean.float()
-        variance = self.world.sum(features.double().square().sum(0)) / self.samples
+        variance = self.world.sum(_summed(features, lambda rows: rows.double().square())) / self.samples
         deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
         features /= deviation.float()
         return _Shared(features, labels, mean, deviation)
@@ -251,3 +259,8 @@ class HeadSolver:
     def _of_leader(self, value: Tensor) -> Tensor:
         """Whitening is rounded differently on different processors, and all workers are to go on from the same."""
         return self.world.sum(value.clone() if self.world.leads else torch.zeros_like(value))
+
+
+def _summed(features: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Over the rows, some at a time: float64 of all of them would be twice what they take."""
+    return torch.stack([of(rows).sum(0) for rows in torch.split(features, ROWS)]).sum(0)

@@ -70,6 +70,10 @@ class _Rows:
         yield from self.seen
         yield from self.more.whole()
 
+    @property
+    def owned(self) -> int:
+        return sum(len(labels) for _, labels, _ in self.seen) + self.more.owned
+
 
 def _best_strength(state: RunState, metric: Metric) -> int | None:
     """The penalty's strength, as `HeadSolver` counts them, of a solver's best head; none where there was no solver."""

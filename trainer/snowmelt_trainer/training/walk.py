@@ -53,11 +53,12 @@ def walk(rig: Rig) -> Walked:
             )
             if rig.world.leads:
                 rig.reporter.report(state)
-            give_back_freed_memory()  # of reading the best weights, and of the stage before
+            give_back_freed_memory()  # of reading weights
             training = StageTraining(rig, state, optimizer, cache)
             optimizer = b""  # of a checkpoint, and larger than the network
             state, cache = training.run(), training.cache
             del training  # with its optimizer and average, before the best weights are read
+            give_back_freed_memory()  # which would not lie in one piece
         target_met = state.ended is StageEnd.TARGET_MET
         state = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters)
         _restore_best(rig, state)

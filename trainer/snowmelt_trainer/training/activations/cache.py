@@ -100,6 +100,11 @@ class ActivationCache:
         view = self.plan.train[0]
         return self._read(view, list(view.chunks), self.loader.dataset.labels, 1.0)
 
+    @property
+    def owned(self) -> int:
+        """How many `whole` gives."""
+        return len(self.plan.train[0].ids)
+
     def told(self) -> str:
         """The account as JSON, for the other workers."""
         return Account(
