@@ -242,7 +242,8 @@ METHOD = """## How it is measured
   validation images included. The marks are of validation accuracy; the test images are used once, at the end, on what
   each delivers (ours: the best epoch by validation).
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
-  during the fit less what was resident at its start; on a GPU it is the most that torch had allocated there.
+  during the fit less what was resident at its start, where the peers have their network already, and ours has not; on a
+  GPU it is the most that torch had allocated there.
 - The stopping rule: everyone follows their own schedule for the same number of epochs where they plan by epochs (of
   ViT-B/16, three at most; ours goes by its product's defaults), and is cut off after a multiple of the time that full
   fine-tuning took.
