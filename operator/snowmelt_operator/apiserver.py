@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import urlencode
 
 import aiohttp
@@ -21,6 +21,7 @@ from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, ObjectMeta
 from snowmelt_operator.cluster import (
     FIELD_MANAGER,
     ClusterConflictError,
+    ClusterError,
     ClusterRefusedError,
     ClusterUnavailableError,
     Warned,
@@ -54,6 +55,14 @@ _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _FORBIDDEN = 403
 _TOO_MANY_REQUESTS = 429
+
+
+class _Sent(TypedDict, total=False):
+    """What goes with a request."""
+
+    query: Mapping[str, str]
+    body: dict[str, Any] | list[dict[str, Any]]
+    accept: str
 
 
 class KubernetesCluster:
@@ -181,9 +190,7 @@ class KubernetesCluster:
                 page = await self._request("list", kind, path, query=selected | {"limit": "1"}, accept=_METADATA_LIST)
                 version = page["metadata"]["resourceVersion"]
                 brief = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1"}
-                status, content = await self._send("list", kind, path, query=selected | brief)
-                if status >= 400:
-                    _answer(status, content, f"watch {path}")
+                await self._send("list", kind, path, query=selected | brief)
             except ClusterRefusedError as error:
                 if error.status != _FORBIDDEN:
                     raise
@@ -199,49 +206,33 @@ class KubernetesCluster:
     async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:
         query = {"container": container, "tailLines": str(LOG_LINES), "limitBytes": str(LOG_BYTES)}
         query |= {"previous": "true"} if previous else {}
-        path = _path("v1", "Pod", namespace, pod) + "/log"
-        status, content = await self._send("get", "Pod", path, query=query)
-        if status >= 400:
-            _answer(status, content, f"get {path}")
-        return content
+        return await self._send("get", "Pod", _path("v1", "Pod", namespace, pod) + "/log", query=query)
 
     def _heard(self, document: dict[str, Any]) -> StoredJob:
         job = self._read(document)
         self._on_job(job)
         return job
 
-    async def _request(
-        self,
-        verb: Verb,
-        kind: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: dict[str, Any] | list[dict[str, Any]] | None = None,
-        accept: str = _WHOLE,
-    ) -> dict[str, Any]:
-        status, content = await self._send(verb, kind, path, query=query, body=body, accept=accept)
-        return _answer(status, content, f"{verb} {path}")
+    async def _request(self, verb: Verb, kind: str, path: str, **sent: Unpack[_Sent]) -> dict[str, Any]:
+        document = _object(await self._send(verb, kind, path, **sent))
+        if document is None:
+            raise ClusterUnavailableError(
+                f"{verb} {path}: the API server answered with something that is not an object"
+            )
+        return document
 
-    async def _send(
-        self,
-        verb: Verb,
-        kind: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: dict[str, Any] | list[dict[str, Any]] | None = None,
-        accept: str = _WHOLE,
-    ) -> tuple[int, bytes]:
+    async def _send(self, verb: Verb, kind: str, path: str, **sent: Unpack[_Sent]) -> bytes:
+        """Gives the answer's content, where the request was granted."""
+        query = sent.get("query")
         method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         answered = False
         try:
-            headers = await self._headers(_CONTENT.get(verb, "application/json"), accept)
+            headers = await self._headers(_CONTENT.get(verb, "application/json"), sent.get("accept", _WHOLE))
             response = await self.api_client.rest_client.request(  # type: ignore[no-untyped-call]
-                method, url, headers=headers, body=body, _request_timeout=self._timeout
+                method, url, headers=headers, body=sent.get("body"), _request_timeout=self._timeout
             )
-            content = await response.read()
+            content: bytes = await response.read()
             answered = True
         except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
             reason = str(error) or type(error).__name__
@@ -250,7 +241,9 @@ class KubernetesCluster:
             ) from error
         finally:
             self._on_request(verb, kind, answered)
-        return response.status, content
+        if response.status >= 400:
+            raise _refusal(response.status, content, f"{verb} {path}")
+        return content
 
     async def _headers(self, content_type: str, accept: str) -> dict[str, str]:
         headers = {
@@ -273,20 +266,25 @@ def _warned(event: dict[str, Any]) -> Warned:
     return Warned(event.get("reason", ""), event.get("note", ""), made)
 
 
-def _answer(status: int, content: bytes, request: str) -> dict[str, Any]:
+def _object(content: bytes) -> dict[str, Any] | None:
+    """What an answer says, where it is JSON and an object."""
     try:
         document = json.loads(content)
     except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise ClusterUnavailableError(
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _refusal(status: int, content: bytes, request: str) -> ClusterError:
+    """What to raise for a request that was not granted."""
+    document = _object(content)
+    if document is None:
+        return ClusterUnavailableError(
             f"{request}: the API server answered {status} with something that is not an object"
         )
-    if status < 400:
-        return document
     message = f"{request}: {document.get('message', '')} ({status})"
     if status >= 500 or status == _TOO_MANY_REQUESTS:
-        raise ClusterUnavailableError(message)
+        return ClusterUnavailableError(message)
     reason = str(document.get("reason", ""))
     refusal = ClusterConflictError if reason == "Conflict" else ClusterRefusedError
-    raise refusal(message, status=status, reason=reason)
+    return refusal(message, status=status, reason=reason)
