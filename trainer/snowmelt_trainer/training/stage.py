@@ -25,6 +25,7 @@ from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.optimizers import build_optimizer, is_high, limit_gradients, rate_factor, set_rate
 from snowmelt_trainer.training.packing import unpack_optimizer
 from snowmelt_trainer.training.precision import autocast, place
+from snowmelt_trainer.training.renewal import refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.seeding import seed_dropout
 from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_second
@@ -229,7 +230,14 @@ class StageTraining:
         total = self._loss_sum()
         average_buffers(self.rig.model, self.rig.world)
         with self.average.in_place():
+            if self.adapts and self.average.decay > 0 and self._rate_is_high:
+                refit(self.rig, self.state)
             self._conclude_epoch(total, self._evaluate())
+
+    @property
+    def _rate_is_high(self) -> bool:
+        """At the end of the epoch under way."""
+        return is_high(self.schedule, (self.state.epoch + 1) * self.rig.train.steps, self.total_steps)
 
     def _conclude_epoch(self, total: float, counts: Counts) -> None:
         rig, stage = self.rig, self.stage
@@ -245,8 +253,7 @@ class StageTraining:
             max_epochs=stage.max_epochs,
             target=unfreezing.target,
             checkpoint=name,
-            rate_is_high=self.solver is None
-            and is_high(self.schedule, (before.epoch + 1) * rig.train.steps, self.total_steps),
+            rate_is_high=self.solver is None and self._rate_is_high,
         )
         record = Epoch(
             stage=state.stage + 1,

@@ -1,0 +1,144 @@
+"""After the first epochs of everything, the head is found once more for what the layers beneath it have become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from snowmelt_trainer.contract import RunConfig
+from snowmelt_trainer.contract.optimization import HeadStart, Schedule
+from snowmelt_trainer.contract.progress import CachePlace, Progress
+from snowmelt_trainer.contract.unfreezing import Metric
+from snowmelt_trainer.driver.trained import Trained
+from snowmelt_trainer.training import renewal, stage
+from snowmelt_trainer.training.features import SomeImages
+from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.state import RunState
+from tests.trainer.training.runs import PowerCutError, run, weights
+from tests.trainer.training.test_cached_workers import train
+
+Pretrained = Callable[..., RunConfig]
+
+
+def then_everything(epochs: int) -> dict[str, Any]:
+    return {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": epochs, "patience": epochs}}
+
+
+def with_optimization(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"optimization": config.optimization.model_copy(update=changes)})
+
+
+@pytest.fixture
+def refitted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After which epochs of everything, counted from 1, the head was found once more, from here on."""
+    seen: list[int] = []
+
+    def noted(rig: Rig, state: RunState) -> None:
+        before = rig.model.get_parameter("fc.weight").detach().clone()
+        real(rig, state)
+        if not torch.equal(before, rig.model.get_parameter("fc.weight")):
+            seen.append(state.epoch + 1)
+
+    real = stage.refit
+    monkeypatch.setattr(stage, "refit", noted)
+    return seen
+
+
+def accuracies(trained: Trained) -> list[float]:
+    """Of the validation data, after each epoch of everything."""
+    return [one.validation[Metric.ACCURACY] for one in trained.state.history if one.stage == 2]
+
+
+def training_losses(trained: Trained) -> list[float]:
+    return [one.train_loss for one in trained.state.history]
+
+
+@pytest.mark.parametrize(("epochs", "after"), [(2, []), (3, [1]), (5, [1, 2])])
+def test_the_head_is_found_once_more_after_each_epoch_whose_rate_is_high(
+    pretrained: Pretrained, tmp_path: Path, refitted: list[int], epochs: int, after: list[int]
+) -> None:
+    run(pretrained(output=tmp_path / "models", unfreezing=then_everything(epochs)))
+    assert refitted == after
+
+
+def test_a_rate_that_never_comes_down_leaves_the_head_as_it_was_trained(
+    pretrained: Pretrained, tmp_path: Path, refitted: list[int]
+) -> None:
+    config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
+    run(with_optimization(config, schedule=Schedule.CONSTANT))
+    assert refitted == []
+
+
+def test_a_head_of_ordinary_epochs_stays_as_it_was_trained(
+    pretrained: Pretrained, tmp_path: Path, refitted: list[int]
+) -> None:
+    config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
+    run(with_optimization(config, head_start=HeadStart.EPOCHS))
+    assert refitted == []
+
+
+def test_without_an_average_the_head_stays_since_training_would_go_on_from_the_other(
+    pretrained: Pretrained, tmp_path: Path, refitted: list[int]
+) -> None:
+    config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
+    regularization = config.optimization.regularization.model_copy(update={"ema": 0.0})
+    run(with_optimization(config, regularization=regularization))
+    assert refitted == []
+
+
+def test_it_shows_what_was_learned_and_changes_nothing_of_what_is_trained(
+    pretrained: Pretrained, faint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same losses in training, bit for bit, and a better first epoch."""
+    refit = run(pretrained(faint, output=tmp_path / "refit", unfreezing=then_everything(3)))
+    monkeypatch.setattr(stage, "refit", lambda *_: None)
+    left = run(pretrained(faint, output=tmp_path / "left", unfreezing=then_everything(3)))
+    assert training_losses(refit) == training_losses(left)
+    assert accuracies(refit)[0] > accuracies(left)[0]
+
+
+def test_it_is_found_on_some_images_of_each_class(
+    pretrained: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "IMAGES", 5)
+    monkeypatch.setattr(renewal, "IMAGES_TO_REFIT", 3)
+    seen: list[int] = []
+
+    def noted(rig: Rig, loader: Any, most: int) -> SomeImages:
+        some = some_of(rig, loader, most)
+        seen.append(len(some.ids))
+        return some
+
+    some_of = renewal.some_of
+    monkeypatch.setattr(renewal, "some_of", noted)
+    run(pretrained(output=tmp_path / "models", unfreezing=then_everything(3)))
+    assert seen[-1] == 30
+
+
+def test_a_run_that_is_cut_off_after_it_ends_as_if_it_had_not_been(
+    pretrained: Pretrained, faint: Path, tmp_path: Path, refitted: list[int]
+) -> None:
+    whole = pretrained(faint, output=tmp_path / "whole", unfreezing=then_everything(5))
+    broken = pretrained(faint, output=tmp_path / "broken", unfreezing=then_everything(5))
+
+    def cut(progress: Progress) -> None:
+        if progress.checkpoint is not None and (progress.checkpoint.stage, progress.checkpoint.epoch) == (2, 1):
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run(broken, cut)
+    assert refitted
+    assert weights(broken, run(broken)) == weights(whole, run(whole))
+
+
+def test_two_workers_have_the_same_head(pretrained: Pretrained, faint: Path, tmp_path: Path) -> None:
+    """They compare their weights when a stage has ended, and a run whose workers differ fails."""
+    config = pretrained(faint, output=tmp_path / "models", unfreezing=then_everything(3))
+    mp.spawn(train, (2, config.model_dump_json(by_alias=True), CachePlace.MEMORY, str(tmp_path)), nprocs=2)
+    one, other = ((tmp_path / f"trained-{rank}.json").read_text() for rank in range(2))
+    assert accuracies(Trained.model_validate_json(one)) == accuracies(Trained.model_validate_json(other))
