@@ -17,6 +17,7 @@ from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training import renewal, stage
 from snowmelt_trainer.training.features import SomeImages
+from snowmelt_trainer.training.renewal import images_to_refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import PowerCutError, run, weights
@@ -102,11 +103,17 @@ def test_it_shows_what_was_learned_and_changes_nothing_of_what_is_trained(
     assert accuracies(refit)[0] > accuracies(left)[0]
 
 
-def test_it_is_found_on_some_images_of_each_class(
+@pytest.mark.parametrize(
+    ("classes", "features", "images"), [(5, 512, 512), (5, 2048, 2048), (10, 512, 1000), (1000, 2048, 100_000)]
+)
+def test_as_many_images_as_features_and_some_of_each_class(classes: int, features: int, images: int) -> None:
+    assert images_to_refit(classes, features) == images
+
+
+def test_it_is_found_on_no_more_images_than_that(
     pretrained: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "IMAGES", 5)
-    monkeypatch.setattr(renewal, "IMAGES_TO_REFIT", 3)
+    monkeypatch.setattr(renewal, "images_to_refit", lambda *_: 30)
     seen: list[int] = []
 
     def noted(rig: Rig, loader: Any, most: int) -> SomeImages:

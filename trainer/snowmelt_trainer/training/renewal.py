@@ -35,10 +35,6 @@ log = logging.getLogger(__name__)
 IMAGES_OF_A_CLASS = 100
 """On average, of those that a head is found again on: it is where training sets out from, and more gave the same."""
 
-IMAGES_TO_REFIT = 250
-"""The same, of those that it is fitted to after an epoch: there it is to be as good as it can be, and 100 were not
-enough for 2,048 features."""
-
 
 def renew(rig: Rig, state: RunState) -> RunState:
     """Before a stage that normalises by its batches, where the one before did not: the statistics are counted anew, and
@@ -80,9 +76,18 @@ def refit(rig: Rig, state: RunState) -> None:
     head = linear_head(cut)
     if head is None or not any(row.solved for row in state.rows):
         return
-    some = some_of(rig, rig.train, max(IMAGES, IMAGES_TO_REFIT * rig.classes))
+    some = some_of(rig, rig.train, images_to_refit(rig.classes, head.in_features))
     forget(head)
     solver_of(rig, head, UnkeptFeatures(some.share(), cut), len(some.ids), lambda: state).solve(0)
+
+
+def images_to_refit(classes: int, features: int) -> int:
+    """At most. As many as the head has features, which 512 were too few for where these are 2,048.
+
+    >>> images_to_refit(10, 2048)
+    2048
+    """
+    return max(IMAGES, IMAGES_OF_A_CLASS * classes, features)
 
 
 @dataclass(frozen=True)
