@@ -67,19 +67,18 @@ def test_the_head_is_found_once_more_after_each_epoch_whose_rate_is_high(
     assert refitted == after
 
 
-def test_a_rate_that_never_comes_down_leaves_the_head_as_it_was_trained(
-    pretrained: Pretrained, tmp_path: Path, refitted: list[int]
+@pytest.mark.parametrize(
+    "optimization",
+    [
+        pytest.param({"schedule": Schedule.CONSTANT}, id="a rate that never comes down"),
+        pytest.param({"head_start": HeadStart.EPOCHS}, id="a first head of ordinary epochs"),
+    ],
+)
+def test_elsewhere_the_head_stays_as_it_was_trained(
+    pretrained: Pretrained, tmp_path: Path, refitted: list[int], optimization: dict[str, Any]
 ) -> None:
     config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
-    run(with_optimization(config, schedule=Schedule.CONSTANT))
-    assert refitted == []
-
-
-def test_a_head_of_ordinary_epochs_stays_as_it_was_trained(
-    pretrained: Pretrained, tmp_path: Path, refitted: list[int]
-) -> None:
-    config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
-    run(with_optimization(config, head_start=HeadStart.EPOCHS))
+    run(with_optimization(config, **optimization))
     assert refitted == []
 
 
