@@ -21,7 +21,6 @@ from snowmelt_operator.api.v1alpha1 import API_VERSION, KIND, ObjectMeta
 from snowmelt_operator.cluster import (
     FIELD_MANAGER,
     ClusterConflictError,
-    ClusterError,
     ClusterRefusedError,
     ClusterUnavailableError,
     Warned,
@@ -190,7 +189,7 @@ class KubernetesCluster:
                 page = await self._request("list", kind, path, query=selected | {"limit": "1"}, accept=_METADATA_LIST)
                 version = page["metadata"]["resourceVersion"]
                 brief = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1"}
-                await self._send("list", kind, path, query=selected | brief)
+                _granted(*await self._send("list", kind, path, query=selected | brief), f"watch {path}")
             except ClusterRefusedError as error:
                 if error.status != _FORBIDDEN:
                     raise
@@ -206,7 +205,8 @@ class KubernetesCluster:
     async def log_tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> bytes:
         query = {"container": container, "tailLines": str(LOG_LINES), "limitBytes": str(LOG_BYTES)}
         query |= {"previous": "true"} if previous else {}
-        return await self._send("get", "Pod", _path("v1", "Pod", namespace, pod) + "/log", query=query)
+        path = _path("v1", "Pod", namespace, pod) + "/log"
+        return _granted(*await self._send("get", "Pod", path, query=query), f"get {path}")
 
     def _heard(self, document: dict[str, Any]) -> StoredJob:
         job = self._read(document)
@@ -214,15 +214,10 @@ class KubernetesCluster:
         return job
 
     async def _request(self, verb: Verb, kind: str, path: str, **sent: Unpack[_Sent]) -> dict[str, Any]:
-        document = _object(await self._send(verb, kind, path, **sent))
-        if document is None:
-            raise ClusterUnavailableError(
-                f"{verb} {path}: the API server answered with something that is not an object"
-            )
-        return document
+        status, content = await self._send(verb, kind, path, **sent)
+        return _object(status, _granted(status, content, f"{verb} {path}"), f"{verb} {path}")
 
-    async def _send(self, verb: Verb, kind: str, path: str, **sent: Unpack[_Sent]) -> bytes:
-        """Gives the answer's content, where the request was granted."""
+    async def _send(self, verb: Verb, kind: str, path: str, **sent: Unpack[_Sent]) -> tuple[int, bytes]:
         query = sent.get("query")
         method = {"get": "GET", "list": "GET", "create": "POST", "delete": "DELETE"}.get(verb, "PATCH")
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
@@ -232,7 +227,7 @@ class KubernetesCluster:
             response = await self.api_client.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=sent.get("body"), _request_timeout=self._timeout
             )
-            content: bytes = await response.read()
+            content = await response.read()
             answered = True
         except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
             reason = str(error) or type(error).__name__
@@ -241,9 +236,7 @@ class KubernetesCluster:
             ) from error
         finally:
             self._on_request(verb, kind, answered)
-        if response.status >= 400:
-            raise _refusal(response.status, content, f"{verb} {path}")
-        return content
+        return response.status, content
 
     async def _headers(self, content_type: str, accept: str) -> dict[str, str]:
         headers = {
@@ -266,25 +259,26 @@ def _warned(event: dict[str, Any]) -> Warned:
     return Warned(event.get("reason", ""), event.get("note", ""), made)
 
 
-def _object(content: bytes) -> dict[str, Any] | None:
-    """What an answer says, where it is JSON and an object."""
+def _granted(status: int, content: bytes, request: str) -> bytes:
+    """The content of an answer that refuses nothing."""
+    if status < 400:
+        return content
+    document = _object(status, content, request)
+    message = f"{request}: {document.get('message', '')} ({status})"
+    if status >= 500 or status == _TOO_MANY_REQUESTS:
+        raise ClusterUnavailableError(message)
+    reason = str(document.get("reason", ""))
+    refusal = ClusterConflictError if reason == "Conflict" else ClusterRefusedError
+    raise refusal(message, status=status, reason=reason)
+
+
+def _object(status: int, content: bytes, request: str) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _refusal(status: int, content: bytes, request: str) -> ClusterError:
-    """What to raise for a request that was not granted."""
-    document = _object(content)
-    if document is None:
-        return ClusterUnavailableError(
+        document = None
+    if not isinstance(document, dict):
+        raise ClusterUnavailableError(
             f"{request}: the API server answered {status} with something that is not an object"
         )
-    message = f"{request}: {document.get('message', '')} ({status})"
-    if status >= 500 or status == _TOO_MANY_REQUESTS:
-        return ClusterUnavailableError(message)
-    reason = str(document.get("reason", ""))
-    refusal = ClusterConflictError if reason == "Conflict" else ClusterRefusedError
-    return refusal(message, status=status, reason=reason)
+    return document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import Progress
@@ -34,6 +35,10 @@ def run(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) ->
 def rig_for(config: RunConfig, send: Callable[[Progress], None] = lambda _: None) -> Rig:
     """What such a run is made with."""
     return set_up(config, data_of(config), World(), send)[1]
+
+
+def with_optimization(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"optimization": config.optimization.model_copy(update=changes)})
 
 
 def weights(config: RunConfig, trained: Trained) -> bytes:

@@ -20,7 +20,7 @@ from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.renewal import images_to_refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
-from tests.trainer.training.runs import PowerCutError, run, weights
+from tests.trainer.training.runs import PowerCutError, run, weights, with_optimization
 from tests.trainer.training.test_cached_workers import train
 
 Pretrained = Callable[..., RunConfig]
@@ -28,10 +28,6 @@ Pretrained = Callable[..., RunConfig]
 
 def then_everything(epochs: int) -> dict[str, Any]:
     return {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": epochs, "patience": epochs}}
-
-
-def with_optimization(config: RunConfig, **changes: Any) -> RunConfig:
-    return config.model_copy(update={"optimization": config.optimization.model_copy(update=changes)})
 
 
 @pytest.fixture

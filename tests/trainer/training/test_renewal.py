@@ -23,7 +23,7 @@ from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
-from tests.trainer.training.runs import PowerCutError, data_of, run, weights
+from tests.trainer.training.runs import PowerCutError, data_of, run, weights, with_optimization
 from tests.trainer.training.test_cached_workers import train
 
 THEN_EVERYTHING: dict[str, Any] = {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": 2}}
@@ -142,8 +142,7 @@ def test_a_head_of_ordinary_epochs_stays_as_it_is(
     pretrained: Callable[..., RunConfig], tmp_path: Path, heads: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
     config = pretrained(output=tmp_path / "models", unfreezing=THEN_EVERYTHING)
-    slow = config.optimization.model_copy(update={"head_start": HeadStart.EPOCHS})
-    run(config.model_copy(update={"optimization": slow}))
+    run(with_optimization(config, head_start=HeadStart.EPOCHS))
     before, after = heads[1]
     assert torch.equal(before, after)
 

@@ -10,8 +10,8 @@ logits, and the first steps of the layers beneath undo more than they learn. Wit
 answers, and the steps do not. docs/design/20261127-before-everything.md has what was measured.
 
 While the rate is high, the layers beneath the head learn faster than it can follow: a head that is found for what they
-give after an epoch is better than the one that was trained, by as much as the next epoch will gain. So it is found once
-more, in the weights' average, which is what is evaluated and kept; training goes on from its own.
+give after an epoch is better than the one that was trained, of a ResNet by as much as the next will gain. So it is
+found once more, in the weights' average, which is what is evaluated and kept; training goes on from its own.
 docs/design/20261128-head-after-an-epoch.md has what was measured.
 """
 
@@ -50,7 +50,7 @@ def renew(rig: Rig, state: RunState) -> RunState:
     if state.epoch or state.step or not rig.begins_to_adapt(state.stage):
         return state
     started = rig.clock()
-    some = some_of(rig, rig.train, max(IMAGES, IMAGES_OF_A_CLASS * rig.classes))
+    some = some_of(rig, rig.train, images_to_renew(rig.classes))
     counted = count_anew(rig, some.first(IMAGES))
     cut, strength = before_head(rig), _best_strength(state, rig.metric)
     head = linear_head(cut)
@@ -71,23 +71,34 @@ def refit(rig: Rig, state: RunState) -> None:
     Raises:
         RunError: as `ImageDataset.square` does.
     """
+    if not any(row.solved for row in state.rows):
+        return
     rig.model.eval()
     cut = before_head(rig)
     head = linear_head(cut)
-    if head is None or not any(row.solved for row in state.rows):
+    if head is None:
         return
     some = some_of(rig, rig.train, images_to_refit(rig.classes, head.in_features))
     forget(head)
     solver_of(rig, head, UnkeptFeatures(some.share(), cut), len(some.ids), lambda: state).solve(0)
 
 
+def images_to_renew(classes: int) -> int:
+    """At most, of those that a head is found again on.
+
+    >>> images_to_renew(10)
+    1000
+    """
+    return max(IMAGES, IMAGES_OF_A_CLASS * classes)
+
+
 def images_to_refit(classes: int, features: int) -> int:
-    """At most. As many as the head has features, which 512 were too few for where these are 2,048.
+    """The same after an epoch. As many as the head has features: 512 images were too few for 2,048.
 
     >>> images_to_refit(10, 2048)
     2048
     """
-    return max(IMAGES, IMAGES_OF_A_CLASS * classes, features)
+    return max(images_to_renew(classes), features)
 
 
 @dataclass(frozen=True)
