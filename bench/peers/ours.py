@@ -30,7 +30,7 @@ from snowmelt_trainer.training import evaluate as evaluation
 from snowmelt_trainer.training.allocation import keep_freed_memory
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.metrics import Counts
+from snowmelt_trainer.training.metrics import Counts, best_of
 from snowmelt_trainer.training.packing import unpack_model
 
 
@@ -123,29 +123,29 @@ def _own_evaluation_noted(record: Record, followed: Followed) -> Iterator[None]:
     Raises:
         RuntimeError: the trainer's modules do not use that function any more.
     """
-    counted = evaluation.evaluate
+    counted = evaluation.compare
 
     def uncounted(*arguments: Any, **options: Any) -> Any:
         with record.watch.paused():
-            counts = counted(*arguments, **options)
+            found = counted(*arguments, **options)
         if not record.finished:
-            followed.evaluated(counts)
-        return counts
+            followed.evaluated(found[best_of(Metric.ACCURACY, found)])
+        return found
 
     users = [
         module
         for name, module in list(sys.modules.items())
-        if name.startswith("snowmelt_trainer.") and getattr(module, "evaluate", None) is counted
+        if name.startswith("snowmelt_trainer.") and getattr(module, "compare", None) is counted
     ]
     if not any(module.__name__ == "snowmelt_trainer.training.rig" for module in users):
-        raise RuntimeError("snowmelt_trainer.training.rig does not evaluate by training.evaluate.evaluate any more")
+        raise RuntimeError("snowmelt_trainer.training.rig does not evaluate by training.evaluate.compare any more")
     for module in users:
-        module.evaluate = uncounted  # type: ignore[attr-defined]
+        module.compare = uncounted  # type: ignore[attr-defined]
     try:
         yield
     finally:
         for module in users:
-            module.evaluate = counted  # type: ignore[attr-defined]
+            module.compare = counted  # type: ignore[attr-defined]
 
 
 def _best(config: RunConfig, model: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from snowmelt_trainer.contract.optimization import HeadStart, Schedule
 from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.training import renewal, stage
+from snowmelt_trainer.training import evaluate, renewal, stage
+from snowmelt_trainer.training import rig as rig_module
 from snowmelt_trainer.training.features import SomeImages
+from snowmelt_trainer.training.head_start import HeadSolver
+from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.renewal import images_to_refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
@@ -30,16 +34,27 @@ def then_everything(epochs: int) -> dict[str, Any]:
     return {"strategy": "Gradual", "maxStages": 2, "stage": {"maxEpochs": epochs, "patience": epochs}}
 
 
-@pytest.fixture
-def refitted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """After which epochs of everything, counted from 1, the head was found once more, from here on."""
-    seen: list[int] = []
+@dataclass
+class Refitted:
+    """After which epochs of everything, counted from 1, a head was found once more, and after which it was better."""
 
-    def noted(rig: Rig, state: RunState) -> None:
+    found: list[int] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def refitted(monkeypatch: pytest.MonkeyPatch) -> Refitted:
+    """From here on."""
+    seen = Refitted()
+
+    def noted(rig: Rig, state: RunState) -> Counts | None:
         before = rig.model.get_parameter("fc.weight").detach().clone()
-        real(rig, state)
+        counts = real(rig, state)
+        if counts is not None:
+            seen.found.append(state.epoch + 1)
         if not torch.equal(before, rig.model.get_parameter("fc.weight")):
-            seen.append(state.epoch + 1)
+            seen.taken.append(state.epoch + 1)
+        return counts
 
     real = stage.refit
     monkeypatch.setattr(stage, "refit", noted)
@@ -57,10 +72,10 @@ def training_losses(trained: Trained) -> list[float]:
 
 @pytest.mark.parametrize(("epochs", "after"), [(2, []), (3, [1]), (5, [1, 2])])
 def test_the_head_is_found_once_more_after_each_epoch_whose_rate_is_high(
-    pretrained: Pretrained, tmp_path: Path, refitted: list[int], epochs: int, after: list[int]
+    pretrained: Pretrained, tmp_path: Path, refitted: Refitted, epochs: int, after: list[int]
 ) -> None:
     run(pretrained(output=tmp_path / "models", unfreezing=then_everything(epochs)))
-    assert refitted == after
+    assert refitted.found == after
 
 
 @pytest.mark.parametrize(
@@ -71,20 +86,57 @@ def test_the_head_is_found_once_more_after_each_epoch_whose_rate_is_high(
     ],
 )
 def test_elsewhere_the_head_stays_as_it_was_trained(
-    pretrained: Pretrained, tmp_path: Path, refitted: list[int], optimization: dict[str, Any]
+    pretrained: Pretrained, tmp_path: Path, refitted: Refitted, optimization: dict[str, Any]
 ) -> None:
     config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
     run(with_optimization(config, **optimization))
-    assert refitted == []
+    assert refitted.found == []
+
+
+def test_a_head_that_does_better_as_it_was_trained_stays(
+    pretrained: Pretrained, faint: Path, tmp_path: Path, refitted: Refitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is reported is what it reaches: as where nothing is found once more."""
+
+    def without_success(*arguments: Any) -> HeadSolver:
+        solver = solver_of(*arguments)
+        monkeypatch.setattr(solver, "solve", lambda _: 0.0)
+        return solver
+
+    solver_of = renewal.solver_of
+    monkeypatch.setattr(renewal, "solver_of", without_success)
+    kept = run(pretrained(faint, output=tmp_path / "kept", unfreezing=then_everything(3)))
+    assert (refitted.found, refitted.taken) == ([1], [])
+    monkeypatch.setattr(stage, "refit", lambda *_: None)
+    left = run(pretrained(faint, output=tmp_path / "left", unfreezing=then_everything(3)))
+    assert [epoch.validation for epoch in kept.state.history] == [epoch.validation for epoch in left.state.history]
+
+
+def test_both_heads_are_looked_at_in_one_pass(
+    pretrained: Pretrained, tmp_path: Path, refitted: Refitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+
+    def noted(*arguments: Any, **options: Any) -> tuple[Counts, ...]:
+        passes.append(len(arguments[1]))
+        return compare(*arguments, **options)
+
+    compare = rig_module.compare
+    monkeypatch.setattr(rig_module, "compare", noted)
+    monkeypatch.setattr(evaluate, "compare", noted)
+    trained = run(pretrained(output=tmp_path / "models", unfreezing=then_everything(3)))
+    epochs = passes[: len(trained.state.history)]
+    assert refitted.found == [1]
+    assert epochs[-3:] == [2, 1, 1]
 
 
 def test_without_an_average_the_head_stays_since_training_would_go_on_from_the_other(
-    pretrained: Pretrained, tmp_path: Path, refitted: list[int]
+    pretrained: Pretrained, tmp_path: Path, refitted: Refitted
 ) -> None:
     config = pretrained(output=tmp_path / "models", unfreezing=then_everything(3))
     regularization = config.optimization.regularization.model_copy(update={"ema": 0.0})
     run(with_optimization(config, regularization=regularization))
-    assert refitted == []
+    assert refitted.found == []
 
 
 def test_it_shows_what_was_learned_and_changes_nothing_of_what_is_trained(
@@ -123,7 +175,7 @@ def test_it_is_found_on_no_more_images_than_that(
 
 
 def test_a_run_that_is_cut_off_after_it_ends_as_if_it_had_not_been(
-    pretrained: Pretrained, faint: Path, tmp_path: Path, refitted: list[int]
+    pretrained: Pretrained, faint: Path, tmp_path: Path, refitted: Refitted
 ) -> None:
     whole = pretrained(faint, output=tmp_path / "whole", unfreezing=then_everything(5))
     broken = pretrained(faint, output=tmp_path / "broken", unfreezing=then_everything(5))
@@ -134,7 +186,7 @@ def test_a_run_that_is_cut_off_after_it_ends_as_if_it_had_not_been(
 
     with pytest.raises(PowerCutError):
         run(broken, cut)
-    assert refitted
+    assert refitted.taken
     assert weights(broken, run(broken)) == weights(whole, run(whole))
 
 

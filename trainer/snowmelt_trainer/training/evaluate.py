@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from snowmelt_trainer.backbones.types import Preprocessing
@@ -18,7 +19,6 @@ from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.precision import autocast, place
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -35,21 +35,65 @@ def evaluate(
     Raises:
         RunError: Diverged on every worker, when the loss is not finite.
     """
-    model.eval()
-    sums = torch.zeros(2 * classes + 1, dtype=torch.float64, device=world.device)
-    correct, total, loss = sums[:classes], sums[classes:-1], sums[-1:]
+    (counts,) = compare(
+        nn.Identity(),
+        [model],
+        batches,
+        classes=classes,
+        world=world,
+        precision=precision,
+        preprocessing=preprocessing,
+    )
+    return counts
+
+
+@torch.inference_mode()
+def compare(
+    before: nn.Module,
+    heads: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    *,
+    classes: int,
+    world: World,
+    precision: Precision,
+    preprocessing: Preprocessing,
+) -> tuple[Counts, ...]:
+    """As `evaluate`, of several heads on what the layers before them give in one pass."""
+    for module in (before, *heads):
+        module.eval()
+    found = [_Sums(torch.zeros(2 * classes + 1, dtype=torch.float64, device=world.device)) for _ in heads]
     for images, targets, _ in batches:
         labels = targets.to(world.device, non_blocking=True)
         with autocast(precision, world.device):
-            logits = model(place(images, world.device, preprocessing))
-        loss += functional.cross_entropy(logits.float(), labels, reduction="none").double().sum()
-        total += torch.bincount(labels, minlength=classes)
-        correct += torch.bincount(labels[logits.argmax(dim=1) == labels], minlength=classes)
-    values = world.sum(sums).tolist()
-    if not torch.isfinite(sums[-1]).item():
-        raise RunError(Reason.DIVERGED, "the evaluation's loss is not finite: lower spec.optimization.learningRate")
-    return Counts(
-        correct=tuple(int(value) for value in values[:classes]),
-        total=tuple(int(value) for value in values[classes:-1]),
-        loss_sum=values[-1],
-    )
+            features = before(place(images, world.device, preprocessing))
+            logits = [head(features) for head in heads]
+        for sums, its in zip(found, logits, strict=True):
+            sums.add(its, labels)
+    return tuple(sums.counts(world) for sums in found)
+
+
+class _Sums:
+    """Of one head: right answers of each class, images of each class, the sum of the losses; (2 classes + 1,)
+    float64."""
+
+    def __init__(self, sums: Tensor) -> None:
+        self._sums = sums
+        classes = len(sums) // 2
+        self._correct, self._total, self._loss = sums[:classes], sums[classes:-1], sums[-1:]
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        classes = len(self._total)
+        self._loss += functional.cross_entropy(logits.float(), labels, reduction="none").double().sum()
+        self._total += torch.bincount(labels, minlength=classes)
+        self._correct += torch.bincount(labels[logits.argmax(dim=1) == labels], minlength=classes)
+
+    def counts(self, world: World) -> Counts:
+        """Of all workers. Raises as `evaluate`."""
+        values, classes = world.sum(self._sums).tolist(), len(self._total)
+        if not math.isfinite(values[-1]):
+            raise RunError(Reason.DIVERGED, "the evaluation's loss is not finite: lower spec.optimization.learningRate")
+        return Counts(
+            correct=tuple(int(value) for value in values[:classes]),
+            total=tuple(int(value) for value in values[classes:-1]),
+            loss_sum=values[-1],
+        )

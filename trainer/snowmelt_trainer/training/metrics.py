@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from snowmelt_trainer.contract.unfreezing import Metric
@@ -42,6 +42,19 @@ def improves(metric: Metric, value: float, on: float | None, min_delta: float = 
         return True
     gain = on - value if metric is Metric.LOSS else value - on
     return gain > min_delta
+
+
+def best_of(metric: Metric, several: Sequence[Counts]) -> int:
+    """Which of several outranks those before it and is outranked by none after it.
+
+    >>> best_of(Metric.ACCURACY, [Counts((1,), (2,), 0.5), Counts((2,), (2,), 0.5), Counts((2,), (2,), 0.5)])
+    1
+    """
+    best = 0
+    for index, counts in enumerate(several):
+        if outranks(metric, counts.values, several[best].values):
+            best = index
+    return best
 
 
 def outranks(metric: Metric, values: Mapping[Metric, float], best: Mapping[Metric, float]) -> bool:

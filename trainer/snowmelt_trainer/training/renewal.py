@@ -17,6 +17,7 @@ docs/design/20261128-head-after-an-epoch.md has what was measured.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training.features import UnkeptFeatures, before_head, some_of
 from snowmelt_trainer.training.head_start import forget, linear_head, soften, solver_of
-from snowmelt_trainer.training.metrics import outranks
+from snowmelt_trainer.training.metrics import Counts, best_of, outranks
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import Epoch, RunState
 from snowmelt_trainer.training.statistics import IMAGES, count_anew
@@ -64,23 +65,30 @@ def renew(rig: Rig, state: RunState) -> RunState:
     return state.model_copy(update={"stage_seconds": state.stage_seconds + spent})
 
 
-def refit(rig: Rig, state: RunState) -> None:
-    """Gives the model, where a solver has found its first head, the head that fits it as it is now, at the strongest
-    penalty: classes that were trained lie far apart. All workers find the same.
+def refit(rig: Rig, state: RunState) -> Counts | None:
+    """Gives the model, where a solver has found its first head, the head that fits it as it is now, unless its own does
+    better: of all workers the same, and what the evaluation found. It is solved at the strongest penalty: classes that
+    were trained lie far apart.
 
     Raises:
-        RunError: as `ImageDataset.square` does.
+        RunError: as `ImageDataset.square` and `evaluate` do.
     """
     if not any(row.solved for row in state.rows):
-        return
+        return None
     rig.model.eval()
     cut = before_head(rig)
     head = linear_head(cut)
     if head is None:
-        return
+        return None
+    trained = copy.deepcopy(head)
     some = some_of(rig, rig.train, images_to_refit(rig.classes, head.in_features))
     forget(head)
     solver_of(rig, head, UnkeptFeatures(some.share(), cut), len(some.ids), lambda: state).solve(0)
+    found = rig.compare(cut, [trained, head])
+    best = best_of(rig.metric, found)
+    if best == 0:
+        head.load_state_dict(trained.state_dict())
+    return found[best]
 
 
 def images_to_renew(classes: int) -> int:

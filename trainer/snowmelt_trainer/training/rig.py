@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 from torch import nn
 
-from snowmelt_trainer.backbones import LayerGroup
+from snowmelt_trainer.backbones import Cut, LayerGroup
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CheckpointStatus, DataStatus, Progress
@@ -22,7 +22,7 @@ from snowmelt_trainer.stages import Stage
 from snowmelt_trainer.training.beside import Rest
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.evaluate import evaluate
+from snowmelt_trainer.training.evaluate import compare, evaluate
 from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.snapshot import Pace, snapshot
@@ -143,6 +143,18 @@ class Rig:
         return evaluate(
             model,
             batches,
+            classes=self.classes,
+            world=self.world,
+            precision=self.precision,
+            preprocessing=self.preprocessing,
+        )
+
+    def compare(self, cut: Cut, heads: Sequence[nn.Module]) -> tuple[Counts, ...]:
+        """As `training.evaluate.compare`, of heads on what the network before them gives for the validation images."""
+        return compare(
+            cut.prefix or nn.Identity(),
+            heads,
+            self.validation,
             classes=self.classes,
             world=self.world,
             precision=self.precision,

@@ -230,9 +230,9 @@ class StageTraining:
         total = self._loss_sum()
         average_buffers(self.rig.model, self.rig.world)
         with self.average.in_place():
-            if self.adapts and self.average.decay > 0 and self._rate_is_high:
-                refit(self.rig, self.state)
-            self._conclude_epoch(total, self._evaluate())
+            behind = self.adapts and self.average.decay > 0 and self._rate_is_high
+            refitted = refit(self.rig, self.state) if behind else None
+            self._conclude_epoch(total, refitted or self._evaluate())
 
     @property
     def _rate_is_high(self) -> bool:
