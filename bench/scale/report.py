@@ -22,7 +22,8 @@ def page(costs: Sequence[Cost], task: Task, *, today: date, load: float) -> str:
 {task.architecture} at {task.image_size} px on Fashion-MNIST, from 1,000 images to all 60,000, each size in a process of
 its own, without Ray: every file is found, decoded once and hashed; the head is solved on what the frozen layers make of
 the images; then the last block is trained for one epoch. Every tenth image is for validation. Activations may take
-{task.cache_mib} MiB, and decoded images twice {task.decoded_mib} MiB; what does not fit is computed, or decoded, again.
+{task.cache_mib} MiB, the solver's copy of them included, and decoded images twice {task.decoded_mib} MiB; what does not
+fit is computed, or decoded, again.
 
 ![seconds and memory over the number of images]({CHART})
 

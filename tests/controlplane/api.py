@@ -6,7 +6,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -23,6 +23,7 @@ PATHS = {
     "events": "/apis/events.k8s.io/v1",
 }
 PATIENCE_S = 45.0
+Seen = TypeVar("Seen")
 
 
 class Api:
@@ -78,31 +79,27 @@ class Api:
         within_s: float = PATIENCE_S,
     ) -> Object:
         """The object as soon as it exists and `holds` says yes; fails the test with the object as it last was."""
-        end = time.monotonic() + within_s
-        while True:
-            seen = self._get_patiently(resource, name)
-            if seen is not None and holds(seen):
-                return seen
-            if time.monotonic() > end:
-                shown = json.dumps(seen and (seen.get("status") or seen), indent=1)
-                raise AssertionError(f"{resource} {name} is not as awaited after {within_s:g} s: {shown}")
-            time.sleep(0.1)
+        seen, held = _awaited(
+            lambda: self._get_patiently(resource, name), lambda it: it is not None and holds(it), within_s
+        )
+        shown = seen and (seen.get("status") or seen)
+        assert held, f"{resource} {name} is not as awaited after {within_s:g} s: {json.dumps(shown, indent=1)}"
+        assert seen is not None
+        return seen
 
     def until_gone(self, resource: str, name: str, *, within_s: float = PATIENCE_S) -> None:
-        end = time.monotonic() + within_s
-        while self._get_patiently(resource, name) is not None:
-            assert time.monotonic() < end, f"{resource} {name} is still there after {within_s:g} s"
-            time.sleep(0.1)
+        _, gone = _awaited(lambda: self._get_patiently(resource, name), lambda it: it is None, within_s)
+        assert gone, f"{resource} {name} is still there after {within_s:g} s"
 
     def told(self, job: str, reason: str) -> str:
         """The words of the FineTuneJob's Event of that reason, awaited: the operator writes it after the status."""
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            events = {each["reason"]: each["note"] for each in self.list("events") if each["regarding"]["name"] == job}
-            if reason in events:
-                return str(events[reason])
-            assert time.monotonic() < end, f"{job} has no Event {reason} after {PATIENCE_S:g} s, only {events}"
-            time.sleep(0.1)
+        notes, told = _awaited(lambda: self._notes(job), lambda by_reason: reason in by_reason, PATIENCE_S)
+        assert told, f"{job} has no Event {reason} after {PATIENCE_S:g} s, only {notes}"
+        return notes[reason]
+
+    def _notes(self, job: str) -> dict[str, str]:
+        """What the FineTuneJob's Events say, by reason."""
+        return {each["reason"]: each["note"] for each in self.list("events") if each["regarding"]["name"] == job}
 
     def _get_patiently(self, resource: str, name: str) -> Object | None:
         try:
@@ -112,6 +109,16 @@ class Api:
 
     def _path(self, resource: str, name: str = "") -> str:
         return f"{PATHS[resource]}/namespaces/{self.namespace}/{resource}" + (f"/{name}" if name else "")
+
+
+def _awaited(look: Callable[[], Seen], holds: Callable[[Seen], bool], within_s: float) -> tuple[Seen, bool]:
+    """What is seen as soon as that holds, or last, and whether it holds."""
+    end = time.monotonic() + within_s
+    while True:
+        seen = look()
+        if holds(seen) or time.monotonic() > end:
+            return seen, holds(seen)
+        time.sleep(0.1)
 
 
 def _said(answer: httpx.Response) -> Object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from snowmelt_trainer.backbones import build_backbone
 from snowmelt_trainer.contract import RunConfig
 from snowmelt_trainer.contract.progress import CachePlace, Progress
+from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.training import head_start
+from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.head_start import FIRST_PENALTY, FIRST_SHRINKAGE, LESS, WEAKENING, HeadSolver
@@ -202,7 +204,33 @@ def test_features_that_do_not_fit_into_memory_are_not_solved_and_status_says_so(
     sent: list[Progress] = []
     trained = run(configure(unfreezing=head_only(1), optimization=SOLVER), sent.append)
     assert trained.state.rows[0].solved is None
-    assert any("the features take" in warning for warning in sent[-1].warnings)
+    assert any("the solver takes" in warning for warning in sent[-1].warnings)
+
+
+def test_maxbytes_bounds_the_features_and_the_solvers_copy_of_them_together(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the copy has no room they are read for every pass, which finds the same head, and saves no time."""
+    read: list[int] = []
+
+    def noted(cache: ActivationCache, most: int) -> Iterator[Batch]:
+        read.append(most)
+        saved = cache.saved
+        yield from again(cache, most)
+        assert cache.saved < saved
+
+    again = ActivationCache.again
+    monkeypatch.setattr(ActivationCache, "again", noted)
+    held = run(configure(output=tmp_path / "held", unfreezing=head_only(2), optimization=SOLVER))
+    assert read == []
+    (row,) = held.state.rows
+    assert row.cache is not None
+    bound = {"cache": {"mode": "Always", "maxBytes": row.cache.bytes}}
+    reread = run(configure(output=tmp_path / "reread", unfreezing=head_only(2), optimization=SOLVER | bound))
+    assert read
+    assert [one.train_loss for one in reread.state.history] == pytest.approx(
+        [one.train_loss for one in held.state.history], rel=1e-4
+    )
 
 
 def test_work_beyond_what_was_measured_is_not_solved_unasked(

@@ -57,8 +57,8 @@ class ActivationCache(Contract):
     means none with mode Auto, and with mode Always half as many as the stage has epochs, within bounds. Without
     augmentation it is always one."""
     max_bytes: Annotated[int, Field(ge=1)] | None = None
-    """Most bytes that one worker keeps, in memory or on its local disk. Absent means what is free there, with room to
-    spare."""
+    """Most bytes that one worker keeps, in memory or on its local disk, a solver's copy of them included. Absent means
+    what is free there, with room to spare."""
 
     rules = (
         Rule(

@@ -10,10 +10,8 @@ docs/design/20261125-head-start.md and 20261128-whitened-head.md have what was m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,12 +19,12 @@ from torch.nn import functional
 
 from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.optimization import HeadStart
-from snowmelt_trainer.data.loading import Batch
-from snowmelt_trainer.training.activations import free_memory
+from snowmelt_trainer.training.activations import ActivationCache, free_memory
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.rig import Rig
+from snowmelt_trainer.training.standardised import MOST_HELD, Rows, StandardisedFeatures, held_bytes
 from snowmelt_trainer.training.state import RunState
-from snowmelt_trainer.training.whitening import ROWS, Coordinates, whitening, within_class
+from snowmelt_trainer.training.whitening import Coordinates, whitening, within_class
 
 MOST_ITERATIONS = 50
 """In one epoch: the next goes on from there."""
@@ -44,7 +42,6 @@ MEMORY_SHARE = 0.5
 """Of what is free, how much the features may take."""
 MATRICES = 5
 """With a row and a column for each feature, at most, while the solver makes them."""
-LEAST_DEVIATION = 1e-6
 SOFTENED = 0.2
 """Of a solved head's logits, what is left of them where all layers beneath it are to be trained. Solved ones have a
 standard deviation of 1.5, whatever the network and the images; half of this was as good, twice as much less so."""
@@ -88,32 +85,19 @@ def _obstacle(rig: Rig, cut: Cut, asked: bool) -> str:
         return "the head is more than one linear layer, so no solver can find it"
     if not asked and rig.samples * head.in_features * rig.classes > MOST_WORK:
         return "the solver's work has not been measured at this size"
-    needed = (-(-rig.samples // rig.world.size) + MATRICES * head.in_features) * head.in_features * 4
+    width = head.in_features
+    features = min(held_bytes(-(-rig.samples // rig.world.size), width), room_for(rig))
+    needed = features + held_bytes(MATRICES * width, width)
     if rig.world.device.type == "cpu" and needed > MEMORY_SHARE * free_memory():
-        return f"the features take {needed:,} bytes, more than may be used"
+        return f"the solver takes {needed:,} bytes, more than may be used"
     return ""
 
 
-class Rows(Protocol):
-    """Where a solver reads features from: a cache, for one."""
-
-    def whole(self) -> Iterable[Batch]:
-        """This worker's training features, all of them, each once."""
-
-    @property
-    def owned(self) -> int:
-        """How many these are."""
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """This worker's features, standardised: (n, d) float32; labels (n,); and of all workers' features what standardised
-    them, (d,) float64."""
-
-    features: Tensor
-    labels: Tensor
-    mean: Tensor
-    deviation: Tensor
+def room_for(rig: Rig, kept: int = 0) -> int:
+    """Bytes of features that the solver may hold a copy of: what `cache.maxBytes` leaves beside those `kept`. Nothing
+    that is free just now counts, so that an attempt that resumes rounds as the one before."""
+    bound = rig.config.optimization.cache.max_bytes
+    return MOST_HELD if bound is None else max(0, min(MOST_HELD, bound - kept))
 
 
 def solver_of(rig: Rig, head: nn.Linear, rows: Rows, samples: int, state: Callable[[], RunState]) -> HeadSolver:
@@ -124,6 +108,7 @@ def solver_of(rig: Rig, head: nn.Linear, rows: Rows, samples: int, state: Callab
         rig.world,
         samples=samples,
         label_smoothing=rig.config.optimization.regularization.label_smoothing,
+        room=room_for(rig, rows.planned_bytes if isinstance(rows, ActivationCache) else 0),
         tick=(lambda: rig.reporter.tick(state())) if rig.world.leads else (lambda: None),
     )
 
@@ -156,10 +141,12 @@ class HeadSolver:
         samples: int,
         label_smoothing: float,
         tick: Callable[[], None],
+        room: int = MOST_HELD,
     ) -> None:
-        """`samples` are all workers' training images; `tick` is called now and then."""
+        """`samples` are all workers' training images; `tick` is called now and then; `room` as
+        `StandardisedFeatures` takes it."""
         self.head, self.rows, self.world, self.samples = head, rows, world, samples
-        self.label_smoothing, self.tick = label_smoothing, tick
+        self.label_smoothing, self.tick, self.room = label_smoothing, tick, room
 
     def solve(self, epoch: int) -> float:
         """Sets the head's weights to the epoch's (from 0) solution; gives the sum over all workers' images of the
@@ -206,50 +193,41 @@ class HeadSolver:
     def _loss(self, coordinates: Coordinates, weights: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over all workers' images of the cross-entropy, and its gradient; float64, the same on all. Features
         in other coordinates are never made: few classes' weights take less work."""
-        found, local = self._shared, weights.float()
+        local = weights.float()
         plain = coordinates.plain(local[:, :-1])
-        logits = torch.addmm(local[:, -1], found.features, plain.t()).requires_grad_()
-        with torch.enable_grad():
-            loss = functional.cross_entropy(logits, found.labels, reduction="sum", label_smoothing=self.label_smoothing)
-        (of_logits,) = torch.autograd.grad(loss, [logits])
-        # Autograd would multiply the features' transpose by this instead, which processors take nine times as long for.
-        of_weights = coordinates.gradient(of_logits.t() @ found.features)
-        gradient = torch.cat([of_weights, of_logits.sum(0).unsqueeze(1)], dim=1)
-        summed = self.world.sum(torch.cat([gradient.double().flatten(), loss.detach().double().reshape(1)]))
+        total = torch.zeros((), dtype=torch.float64, device=weights.device)
+        by_plain, by_bias = torch.zeros_like(plain), torch.zeros_like(local[:, -1])
+        for features, labels in self._features.blocks():
+            logits = torch.addmm(local[:, -1], features, plain.t()).requires_grad_()
+            with torch.enable_grad():
+                loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
+            (of_logits,) = torch.autograd.grad(loss, [logits])
+            # Autograd would multiply the features' transpose by this, which processors take nine times as long for.
+            by_plain += of_logits.t() @ features
+            by_bias += of_logits.sum(0)
+            total += loss.detach()
+        gradient = torch.cat([coordinates.gradient(by_plain), by_bias.unsqueeze(1)], dim=1)
+        summed = self.world.sum(torch.cat([gradient.double().flatten(), total.reshape(1)]))
         return summed[-1], summed[:-1].view_as(weights)
 
     @cached_property
     def _covariance(self) -> Tensor:
-        return within_class(self._shared.features, self._shared.labels, self.head.out_features, self.world)
+        return within_class(self._features.blocks, self.head.in_features, self.head.out_features, self.world)
 
     @cached_property
-    def _shared(self) -> _Shared:
-        """Reads this worker's features and standardises them by all workers' mean and deviation. They are in memory
-        once."""
-        device, count = self.world.device, self.rows.owned
-        features = torch.empty(count, self.head.in_features, device=device)
-        labels = torch.empty(count, dtype=torch.int64, device=device)
-        at = 0
-        for some, theirs, _ in self.rows.whole():
-            features[at : at + len(theirs)], labels[at : at + len(theirs)] = some, theirs
-            at += len(theirs)
-        mean = self.world.sum(_summed(features, Tensor.double)) / self.samples
-        features -= mean.float()
-        variance = self.world.sum(_summed(features, lambda rows: rows.double().square())) / self.samples
-        deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
-        features /= deviation.float()
-        return _Shared(features, labels, mean, deviation)
+    def _features(self) -> StandardisedFeatures:
+        return StandardisedFeatures(self.rows, self.head.in_features, self.world, samples=self.samples, room=self.room)
 
     def _start(self, coordinates: Coordinates) -> Tensor:
         """The head's weights and bias for features in these, (classes, d + 1) float64, the leading worker's."""
-        found = self._shared
+        found = self._features
         weight = self.head.weight.detach().double()
         bias = torch.zeros_like(weight[:, 0]) if self.head.bias is None else self.head.bias.detach().double()
         there = coordinates.of_plain(weight * found.deviation)
         return self._of_leader(torch.cat([there, (bias + weight @ found.mean).unsqueeze(1)], dim=1))
 
     def _set(self, coordinates: Coordinates, weights: Tensor) -> None:
-        found = self._shared
+        found = self._features
         weight = self._of_leader(coordinates.plain(weights[:, :-1])) / found.deviation
         with torch.no_grad():
             self.head.weight.copy_(weight)
@@ -259,8 +237,3 @@ class HeadSolver:
     def _of_leader(self, value: Tensor) -> Tensor:
         """Whitening is rounded differently on different processors, and all workers are to go on from the same."""
         return self.world.sum(value.clone() if self.world.leads else torch.zeros_like(value))
-
-
-def _summed(features: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Over the rows, some at a time: float64 of all of them would be twice what they take."""
-    return torch.stack([of(rows).sum(0) for rows in torch.split(features, ROWS)]).sum(0)

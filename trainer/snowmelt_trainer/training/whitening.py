@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from snowmelt_trainer.training.distributed import World
-
-ROWS = 4096
-"""Looked at together, so that what is in between takes little memory."""
+from snowmelt_trainer.training.standardised import ROWS, Blocks
 
 
 class Coordinates:
@@ -53,16 +51,20 @@ class Whitening(Coordinates):
         return of_plain @ self.into.t()
 
 
-def within_class(features: Tensor, labels: Tensor, classes: int, world: World) -> Tensor:
-    """The covariance (d, d) of all workers' features (n, d), each about the mean of its class, divided by the mean
+def within_class(blocks: Blocks, width: int, classes: int, world: World) -> Tensor:
+    """The covariance (width, width) of all workers' features, each about the mean of its class, divided by the mean
     variance."""
-    sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, features)
-    counts = torch.bincount(labels, minlength=classes).to(features)
+    sums = torch.zeros(classes, width, device=world.device)
+    counts = torch.zeros(classes, device=world.device)
+    for features, labels in blocks():
+        sums.index_add_(0, labels, features)
+        counts += torch.bincount(labels, minlength=classes)
     means = world.sum(sums) / world.sum(counts).clamp_min(1).unsqueeze(1)
-    scatter = features.new_zeros(features.shape[1], features.shape[1])
-    for rows, theirs in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
-        apart = rows - means[theirs]
-        scatter.addmm_(apart.t(), apart)
+    scatter = torch.zeros(width, width, device=world.device)
+    for features, labels in blocks():
+        for rows, theirs in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
+            apart = rows - means[theirs]
+            scatter.addmm_(apart.t(), apart)
     scatter = world.sum(scatter)
     return scatter / scatter.diagonal().mean().clamp_min(torch.finfo(scatter.dtype).tiny)
 

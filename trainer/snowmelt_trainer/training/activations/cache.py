@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from snowmelt_trainer.backbones import Cut
 from snowmelt_trainer.contract.progress import CachePlace
-from snowmelt_trainer.data.batches import Ids
+from snowmelt_trainer.data.batches import Ids, parts
 from snowmelt_trainer.data.loading import Batch, EvaluationLoader, TrainingLoader
 from snowmelt_trainer.data.rows import MemoryRows
 from snowmelt_trainer.training.activations import keys
@@ -100,10 +100,22 @@ class ActivationCache:
         view = self.plan.train[0]
         return self._read(view, list(view.chunks), self.loader.dataset.labels, 1.0)
 
+    def again(self, most: int) -> Iterator[Batch]:
+        """What `whole` gave, in parts of `most` at most. Saves nothing that was not saved then. Raises as `epoch`
+        does."""
+        view = self.plan.train[0]
+        return self._read(view, list(parts(view.ids, most)), self.loader.dataset.labels, 0.0)
+
     @property
     def owned(self) -> int:
         """How many `whole` gives."""
         return len(self.plan.train[0].ids)
+
+    @property
+    def planned_bytes(self) -> int:
+        """What all rows take once they are there."""
+        row_bytes = self.plan.like.numel() * self.plan.like.element_size()
+        return row_bytes * sum(len(view.ids) for view in (*self.plan.train, self.plan.validation))
 
     def told(self) -> str:
         """The account as JSON, for the other workers."""
