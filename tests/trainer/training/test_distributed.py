@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def exchange(rank: int, size: int, precision: Precision, folder: str) -> None:
     network = replicated(layer, World(rank, size), precision)
     torch.autograd.backward((network(torch.eye(4)) * gradient(rank, size).T).sum())
     torch.save(layer.weight.grad, Path(folder, f"{rank}.pt"))
+    del network
+    gc.collect()  # it holds the group in a cycle, whose threads must not be ended by the process's end
+    dist.barrier()
     dist.destroy_process_group()
 
 
