@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.driver.layout import Layout
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.training import head_start
+from snowmelt_trainer.training import head_start, stage, walk
 from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
@@ -231,6 +233,30 @@ def test_maxbytes_bounds_the_features_and_the_solvers_copy_of_them_together(
     assert [one.train_loss for one in reread.state.history] == pytest.approx(
         [one.train_loss for one in held.state.history], rel=1e-4
     )
+
+
+def test_a_solvers_copy_of_the_features_is_let_go_when_its_stage_has_ended(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not when the next garbage collection happens to come: it may be as large as the cache."""
+    solvers: list[weakref.ref[HeadSolver]] = []
+
+    def noted(*arguments: Any) -> HeadSolver:
+        solver = solver_of_stage(*arguments)
+        solvers.append(weakref.ref(solver))
+        return solver
+
+    solver_of_stage = stage.solver_of
+    monkeypatch.setattr(stage, "solver_of", noted)
+    left: list[int] = []
+    monkeypatch.setattr(walk, "give_back_freed_memory", lambda: left.append(sum(one() is not None for one in solvers)))
+    gc.disable()
+    try:
+        run(configure(unfreezing=head_only(2), optimization=SOLVER))
+    finally:
+        gc.enable()
+    assert len(solvers) == 1
+    assert left == [0, 0], "before the stage, and after it"
 
 
 def test_work_beyond_what_was_measured_is_not_solved_unasked(

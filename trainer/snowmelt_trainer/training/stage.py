@@ -119,6 +119,7 @@ class StageTraining:
                 self.epoch()
         if self.cache is not None:
             self.cache.tick = lambda: None  # it outlives this stage's training, and would keep its optimizer alive
+        self.solver = None  # which knows this training, too, and holds a copy of the features
         return self.state
 
     def epoch(self) -> None:
