@@ -238,7 +238,8 @@ METHOD = """## How it is measured
   its process, by the function that each worker of `snowmelt run` calls.
 - Everyone is looked at by the same function on the same validation images; both clocks stand still meanwhile. Everyone
   is looked at after each epoch (ours when its own trainer evaluates, which is more often where its epochs run on
-  cached activations: more looks, more chances of a lucky one). Filling the cache counts on our clock, that of the
+  cached activations: more looks, more chances of a lucky one; and after the first epochs of everything a look of ours
+  is at two heads, of which it keeps the better). Filling the cache counts on our clock, that of the
   validation images included. The marks are of validation accuracy; the test images are used once, at the end, on what
   each delivers (ours: the best epoch by validation).
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
