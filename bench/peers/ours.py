@@ -129,7 +129,7 @@ def _own_evaluation_noted(record: Record, followed: Followed) -> Iterator[None]:
         with record.watch.paused():
             found = counted(*arguments, **options)
         if not record.finished:
-            followed.evaluated(found[best_of(Metric.ACCURACY, found)])
+            followed.evaluated(found[best_of(Metric.ACCURACY, [counts.values for counts in found])])
         return found
 
     users = [

@@ -116,8 +116,9 @@ def _awaited(look: Callable[[], Seen], holds: Callable[[Seen], bool], within_s: 
     end = time.monotonic() + within_s
     while True:
         seen = look()
-        if holds(seen) or time.monotonic() > end:
-            return seen, holds(seen)
+        held = holds(seen)
+        if held or time.monotonic() > end:
+            return seen, held
         time.sleep(0.1)
 
 

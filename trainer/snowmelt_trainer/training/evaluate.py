@@ -61,7 +61,7 @@ def compare(
     """As `evaluate`, of several heads on what the layers before them give in one pass."""
     for module in (before, *heads):
         module.eval()
-    found = [_Sums(torch.zeros(2 * classes + 1, dtype=torch.float64, device=world.device)) for _ in heads]
+    found = [_Sums(classes, world) for _ in heads]
     for images, targets, _ in batches:
         labels = targets.to(world.device, non_blocking=True)
         with autocast(precision, world.device):
@@ -69,27 +69,26 @@ def compare(
             logits = [head(features) for head in heads]
         for sums, its in zip(found, logits, strict=True):
             sums.add(its, labels)
-    return tuple(sums.counts(world) for sums in found)
+    return tuple(sums.counts() for sums in found)
 
 
 class _Sums:
-    """Of one head: right answers of each class, images of each class, the sum of the losses; (2 classes + 1,)
-    float64."""
+    """Of one head: right answers of each class, images of each class, the sum of the losses; in one tensor, so that the
+    workers meet once."""
 
-    def __init__(self, sums: Tensor) -> None:
-        self._sums = sums
-        classes = len(sums) // 2
-        self._correct, self._total, self._loss = sums[:classes], sums[classes:-1], sums[-1:]
+    def __init__(self, classes: int, world: World) -> None:
+        self._classes, self._world = classes, world
+        self._sums = torch.zeros(2 * classes + 1, dtype=torch.float64, device=world.device)
+        self._correct, self._total, self._loss = self._sums[:classes], self._sums[classes:-1], self._sums[-1:]
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
-        classes = len(self._total)
         self._loss += functional.cross_entropy(logits.float(), labels, reduction="none").double().sum()
-        self._total += torch.bincount(labels, minlength=classes)
-        self._correct += torch.bincount(labels[logits.argmax(dim=1) == labels], minlength=classes)
+        self._total += torch.bincount(labels, minlength=self._classes)
+        self._correct += torch.bincount(labels[logits.argmax(dim=1) == labels], minlength=self._classes)
 
-    def counts(self, world: World) -> Counts:
+    def counts(self) -> Counts:
         """Of all workers. Raises as `evaluate`."""
-        values, classes = world.sum(self._sums).tolist(), len(self._total)
+        values, classes = self._world.sum(self._sums).tolist(), self._classes
         if not math.isfinite(values[-1]):
             raise RunError(Reason.DIVERGED, "the evaluation's loss is not finite: lower spec.optimization.learningRate")
         return Counts(

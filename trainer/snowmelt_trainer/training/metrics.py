@@ -44,15 +44,15 @@ def improves(metric: Metric, value: float, on: float | None, min_delta: float = 
     return gain > min_delta
 
 
-def best_of(metric: Metric, several: Sequence[Counts]) -> int:
-    """Which of several outranks those before it and is outranked by none after it.
+def best_of(metric: Metric, several: Sequence[Mapping[Metric, float]]) -> int:
+    """Which of several, of which there is one at least, outranks those before it and is outranked by none after it.
 
-    >>> best_of(Metric.ACCURACY, [Counts((1,), (2,), 0.5), Counts((2,), (2,), 0.5), Counts((2,), (2,), 0.5)])
+    >>> best_of(Metric.LOSS, [{Metric.LOSS: 0.5}, {Metric.LOSS: 0.4}, {Metric.LOSS: 0.4}])
     1
     """
     best = 0
-    for index, counts in enumerate(several):
-        if outranks(metric, counts.values, several[best].values):
+    for index, values in enumerate(several):
+        if outranks(metric, values, several[best]):
             best = index
     return best
 

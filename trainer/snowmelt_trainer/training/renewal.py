@@ -26,9 +26,9 @@ from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training.features import UnkeptFeatures, before_head, some_of
 from snowmelt_trainer.training.head_start import forget, linear_head, soften, solver_of
-from snowmelt_trainer.training.metrics import Counts, best_of, outranks
+from snowmelt_trainer.training.metrics import Counts, best_of
 from snowmelt_trainer.training.rig import Rig
-from snowmelt_trainer.training.state import Epoch, RunState
+from snowmelt_trainer.training.state import RunState
 from snowmelt_trainer.training.statistics import IMAGES, count_anew
 
 log = logging.getLogger(__name__)
@@ -78,14 +78,14 @@ def refit(rig: Rig, state: RunState) -> Counts | None:
     rig.model.eval()
     cut = before_head(rig)
     head = linear_head(cut)
-    if head is None:
+    if head is None or cut.prefix is None:
         return None
     trained = copy.deepcopy(head)
     some = some_of(rig, rig.train, images_to_refit(rig.classes, head.in_features))
     forget(head)
     solver_of(rig, head, UnkeptFeatures(some.share(), cut), len(some.ids), lambda: state).solve(0)
-    found = rig.compare(cut, [trained, head])
-    best = best_of(rig.metric, found)
+    found = rig.compare(cut.prefix, [trained, head], rig.validation)
+    best = best_of(rig.metric, [counts.values for counts in found])
     if best == 0:
         head.load_state_dict(trained.state_dict())
     return found[best]
@@ -129,8 +129,5 @@ class _Rows:
 def _best_strength(state: RunState, metric: Metric) -> int | None:
     """The penalty's strength, as `HeadSolver` counts them, of a solver's best head; none where there was no solver."""
     solved = {row.index for row in state.rows if row.solved}
-    best: Epoch | None = None
-    for epoch in state.history:
-        if epoch.stage in solved and (best is None or outranks(metric, epoch.validation, best.validation)):
-            best = epoch
-    return best.epoch - 1 if best else None
+    epochs = [epoch for epoch in state.history if epoch.stage in solved]
+    return epochs[best_of(metric, [epoch.validation for epoch in epochs])].epoch - 1 if epochs else None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 from torch import nn
 
-from snowmelt_trainer.backbones import Cut, LayerGroup
+from snowmelt_trainer.backbones import LayerGroup
 from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CheckpointStatus, DataStatus, Progress
@@ -22,7 +22,7 @@ from snowmelt_trainer.stages import Stage
 from snowmelt_trainer.training.beside import Rest
 from snowmelt_trainer.training.checkpoint import CheckpointStore
 from snowmelt_trainer.training.distributed import World
-from snowmelt_trainer.training.evaluate import compare, evaluate
+from snowmelt_trainer.training.evaluate import compare
 from snowmelt_trainer.training.metrics import Counts
 from snowmelt_trainer.training.requests import CheckpointRequests
 from snowmelt_trainer.training.snapshot import Pace, snapshot
@@ -140,21 +140,15 @@ class Rig:
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Counts:
         """As `training.evaluate.evaluate`, of images or of what the frozen layers made of them."""
-        return evaluate(
-            model,
-            batches,
-            classes=self.classes,
-            world=self.world,
-            precision=self.precision,
-            preprocessing=self.preprocessing,
-        )
+        (counts,) = self.compare(nn.Identity(), [model], batches)
+        return counts
 
-    def compare(self, cut: Cut, heads: Sequence[nn.Module]) -> tuple[Counts, ...]:
-        """As `training.evaluate.compare`, of heads on what the network before them gives for the validation images."""
+    def compare(self, before: nn.Module, heads: Sequence[nn.Module], batches: Iterable[Batch]) -> tuple[Counts, ...]:
+        """As `training.evaluate.compare`."""
         return compare(
-            cut.prefix or nn.Identity(),
+            before,
             heads,
-            self.validation,
+            batches,
             classes=self.classes,
             world=self.world,
             precision=self.precision,

@@ -67,19 +67,16 @@ class StandardisedFeatures:
             RunError: as `rows` does.
         """
         self.rows, self.width, self._device = rows, width, world.device
-        self._centre: Tensor | None = None
-        self._scale: Tensor | None = None
         self._kept = rows if isinstance(rows, KeptRows) and held_bytes(rows.owned, width) > room else None
         self._held = self._read() if self._kept is None else None
-        self.mean = world.sum(self._sum(Tensor.double)) / samples
-        self._centre = self.mean.float()
+        # A cache computes and keeps what it has not yet as it is read whole.
+        first = [self._held] if self._held is not None else self._in_blocks(rows.whole())
+        self.mean = world.sum(self._sum(first, Tensor.double)) / samples
+        centre = self.mean.float()
+        squares = self._sum(self._raw(), lambda rows: (rows - centre).double().square())
+        self.deviation = (world.sum(squares) / samples).sqrt().clamp_min(LEAST_DEVIATION)
         if self._held is not None:
-            self._held[0].sub_(self._centre)
-        variance = world.sum(self._sum(lambda block: block.double().square())) / samples
-        self.deviation = variance.sqrt().clamp_min(LEAST_DEVIATION)
-        self._scale = self.deviation.float()
-        if self._held is not None:
-            self._held[0].div_(self._scale)
+            self._standardise(self._held[0])
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All of them, as features (n, d) float32 and labels (n,): one block where they are held. Of others each lies
@@ -90,19 +87,27 @@ class StandardisedFeatures:
         """
         if self._kept is not None and self._kept.failure:
             self._kept, self._held = None, self._read()  # each pass would compute them anew
+            self._standardise(self._held[0])
+        for features, labels in self._raw():
+            if self._held is None:
+                self._standardise(features)
+            yield features, labels
+
+    def _raw(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is held, as it lies there; else what is kept, as it was computed."""
         if self._held is not None:
             yield self._held
         elif self._kept is not None:
-            yield from self._blocks_of(self._kept.again(ROWS))
+            yield from self._in_blocks(self._kept.again(ROWS))
 
-    def _blocks_of(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _in_blocks(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         memory = torch.empty(0, self.width, device=self._device)
         for some, labels, _ in batches:
             if len(labels) > len(memory):
                 memory = torch.empty(len(labels), self.width, device=self._device)
             block = memory[: len(labels)]
             block.copy_(some)
-            yield self._standardised(block), labels.to(self._device)
+            yield block, labels.to(self._device)
 
     def _read(self) -> tuple[Tensor, Tensor]:
         """All in memory, once."""
@@ -112,24 +117,16 @@ class StandardisedFeatures:
         for some, theirs, _ in self.rows.whole():
             features[at : at + len(theirs)], labels[at : at + len(theirs)] = some, theirs
             at += len(theirs)
-        return self._standardised(features), labels
+        return features, labels
 
-    def _sum(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+    def _sum(self, blocks: Iterable[tuple[Tensor, Tensor]], of: Callable[[Tensor], Tensor]) -> Tensor:
         """Over all rows, some at a time: float64 of all of them would be twice what they take."""
         total = torch.zeros(self.width, dtype=torch.float64, device=self._device)
-        for features, _ in self._first_blocks() if self._centre is None else self.blocks():
+        for features, _ in blocks:
             for rows in torch.split(features, ROWS):
                 total += of(rows).sum(0)
         return total
 
-    def _first_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Reading `whole` is what makes a cache compute and keep them."""
-        return iter([self._held]) if self._held is not None else self._blocks_of(self.rows.whole())
-
-    def _standardised(self, block: Tensor) -> Tensor:
-        """In place, by what is known."""
-        if self._centre is not None:
-            block -= self._centre
-        if self._scale is not None:
-            block /= self._scale
-        return block
+    def _standardise(self, block: Tensor) -> None:
+        """In place."""
+        block.sub_(self.mean.float()).div_(self.deviation.float())

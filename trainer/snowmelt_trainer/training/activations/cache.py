@@ -47,6 +47,11 @@ class Plan:
     """What decoding, augmenting and the prefix take for this worker's training images, as measured; the validation
     images are in proportion."""
 
+    @property
+    def row_bytes(self) -> int:
+        """What one row takes."""
+        return self.like.numel() * self.like.element_size()
+
 
 @dataclass
 class ActivationCache:
@@ -114,8 +119,7 @@ class ActivationCache:
     @property
     def planned_bytes(self) -> int:
         """What all rows take once they are there."""
-        row_bytes = self.plan.like.numel() * self.plan.like.element_size()
-        return row_bytes * sum(len(view.ids) for view in (*self.plan.train, self.plan.validation))
+        return self.plan.row_bytes * sum(len(view.ids) for view in (*self.plan.train, self.plan.validation))
 
     def told(self) -> str:
         """The account as JSON, for the other workers."""
@@ -234,7 +238,7 @@ class ActivationCache:
         plan, world = self.plan, self.plan.prefix.world
         with torch.inference_mode(False):  # the rows outlive the evaluation that may have asked for them
             if plan.place is CachePlace.MEMORY or plan.directory is None:
-                device = memory_for(len(view.ids) * plan.like.numel() * plan.like.element_size(), world.device)
+                device = memory_for(len(view.ids) * plan.row_bytes, world.device)
                 return MemoryRows(plan.like, samples=view.samples, rank=world.rank, world=world.size, device=device)
             return FileRows(plan.directory, view.key, plan.like, samples=view.samples)
 
