@@ -12,6 +12,7 @@ import httpx
 import yaml
 
 from hack.kube import ControlPlane
+from hack.kube.controlplane import eventually
 from hack.localoperator import LocalOperator
 from tests.controlplane.api import Api, condition, has, is_at_attempt, is_in_phase
 from tests.controlplane.audit import created_by_operator
@@ -67,7 +68,12 @@ def test_an_operator_killed_again_and_again_while_it_launches_launches_each_job_
         api.create("finetunejobs", manifest(name))
     for target in (3, 8, 14):
         operator.service.start()
-        wait_for(lambda least=target: len(api.list("rayjobs")) >= least)  # type: ignore[misc]
+        eventually(
+            lambda least=target: len(api.list("rayjobs")) >= least,  # type: ignore[misc]
+            f"fewer than {target} RayJobs",
+            within_s=60,
+            every_s=0.05,
+        )
         operator.kill()
     operator.start()
     for name in names:
@@ -141,7 +147,7 @@ def test_a_watch_gone_with_410_misses_neither_what_came_nor_what_went(
         # A restarted API server knows no older versions than its own start.
         plane.stop_apiserver()
         plane.start_apiserver()
-        wait_for(lambda: api.watch_code("finetunejobs", before) != 429)  # its storage is initialised first
+        eventually(lambda: api.watch_code("finetunejobs", before) != 429, "its storage is not initialised", within_s=60)
         assert api.watch_code("finetunejobs", before) == 410
     finally:
         operator.service.resume()
@@ -159,7 +165,7 @@ def test_nonsense_that_was_stored_while_validation_was_off_stops_nobody_else(
     start_training(api, kuberay, "sane")
     nonsense = manifest("nonsense", backbone={"architecture": ["resnet18"]}, workers="many", suspend="perhaps")
     with without_validation(plane):
-        wait_for(lambda: accepts(api, nonsense))
+        eventually(lambda: accepts(api, nonsense), "the new schema is not served", within_s=60)
         job = api.until("finetunejobs", "nonsense", has("Accepted", status="False", reason="InvalidSpec"))
     assert "workers" in condition(job, "Accepted")["message"]
     assert api.get("rayjobs", "nonsense-a1") is None
@@ -189,14 +195,7 @@ def still_refused(speak: Callable[[], int], seconds: float) -> set[int]:
 
 
 def speak_until_heard(speak: Callable[[], int]) -> None:
-    wait_for(lambda: speak() == 200, every_s=1)
-
-
-def wait_for(holds: Callable[[], bool], *, within_s: float = 60, every_s: float = 0.05) -> None:
-    end = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end, f"what was awaited did not come within {within_s:g} s"
-        time.sleep(every_s)
+    eventually(lambda: speak() == 200, "the operator does not answer", within_s=60, every_s=1)
 
 
 def accepts(api: Api, job: dict[str, object]) -> bool:

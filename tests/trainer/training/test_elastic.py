@@ -6,13 +6,11 @@ import itertools
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import ray
@@ -20,6 +18,7 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
     get_or_create_autoscaling_coordinator,
 )
 
+from hack.kube.controlplane import eventually
 from snowmelt_trainer.contract import Outcome, RunConfig
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.driver import launch, scaling
@@ -60,13 +59,6 @@ class Neighbour:
         ray.get(self._coordinator.cancel_request.remote("neighbour"))
 
 
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 @dataclass
 class Weather:
     """Makes room for a second worker early in the run; once two got on, takes it back and kills one of them."""
@@ -96,7 +88,7 @@ class Weather:
         os.kill(worker, signal.SIGSTOP)  # or the run might be over before the room is seen
         try:
             self.neighbour.leaves()
-            until(lambda: ray.get(self.desks[0]._desk.is_open.remote()))
+            eventually(lambda: ray.get(self.desks[0]._desk.is_open.remote()), "no worker came", PATIENCE_SECONDS)
         finally:
             os.kill(worker, signal.SIGCONT)
 

@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hack.kube.controlplane import eventually
 from snowmelt_trainer.contract import FinalRecord, Outcome, Reason, RunConfig
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.driver.layout import Layout
@@ -124,13 +124,6 @@ def in_session(session: int) -> list[int]:
     return found
 
 
-def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        time.sleep(0.05)
-
-
 @pytest.mark.ray
 def test_a_stopped_attempt_leaves_no_last_word_and_the_next_one_goes_on_from_its_checkpoint(
     configure: Configure, tmp_path: Path
@@ -140,12 +133,12 @@ def test_a_stopped_attempt_leaves_no_last_word_and_the_next_one_goes_on_from_its
         optimization={"batchSize": 45, "precision": "Float32"},
     )
     first, progress = start(config, tmp_path, 1)
-    eventually(lambda: any(shot.checkpoint for shot in snapshots(progress)), 200, "the first checkpoint")
+    eventually(lambda: any(shot.checkpoint for shot in snapshots(progress)), "no checkpoint has been told of", 200)
     first.send_signal(signal.SIGTERM)
     assert first.wait(30) == EXIT_STOPPED
     assert all(shot.final is None for shot in snapshots(progress))
     assert not Layout.of(config).record.exists()
-    eventually(lambda: not in_session(first.pid), 20, "all its processes have ended")
+    eventually(lambda: not in_session(first.pid), "some of its processes have not ended", 20)
 
     second, progress = start(config, tmp_path, 2)
     assert second.wait(200) == 0
@@ -155,7 +148,7 @@ def test_a_stopped_attempt_leaves_no_last_word_and_the_next_one_goes_on_from_its
     resumed = next(shot.checkpoint for shot in shots if shot.checkpoint)
     assert resumed.epoch >= 1
     assert sum(row.epochs for row in shots[-1].stages) == 80
-    eventually(lambda: not in_session(second.pid), 20, "all its processes have ended")
+    eventually(lambda: not in_session(second.pid), "some of its processes have not ended", 20)
 
 
 def test_another_runs_model_is_kept_when_a_new_one_is_published(configure: Configure, tmp_path: Path) -> None:
