@@ -8,9 +8,9 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.stage.measure import peak_memory, time_epochs
+from bench.stage.measure import peaks, time_epochs
 from bench.stage.report import Figures, page, table
-from bench.stage.work import CASES, Work, write_images
+from bench.stage.work import Work, write_images
 from bench.stage.workers import shares
 from snowmelt_trainer.contract.optimization import Precision
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--precision", type=Precision, nargs="*", default=[Precision.FLOAT32, Precision.BFLOAT16])
     parser.add_argument("--workers", type=int, default=2, help="that share the threads; 1 measures none (%(default)s)")
-    parser.add_argument("--no-memory", action="store_true", help="measure no memory")
+    parser.add_argument("--processes", type=int, default=3, help="whose memory is measured; or none (%(default)s)")
     parser.add_argument("--no-page", action="store_true", help="leave the page in docs/ as it is")
     options = parser.parse_args()
     load = os.getloadavg()[0]
@@ -46,10 +46,7 @@ def main() -> None:
         )
         for precision in options.precision:
             epochs = time_epochs(work, precision, options.repeats, folder, lambda text: print(text, flush=True))
-            memory = [
-                None if options.no_memory else peak_memory(work, index, precision, folder)
-                for index in range(len(CASES))
-            ]
+            memory = peaks(work, precision, options.processes, folder)
             sharing = options.workers if options.device == "cpu" else 1
             together = shares(work, precision, sharing, options.repeats) if sharing > 1 else []
             found[precision] = Figures(epochs, memory, together)

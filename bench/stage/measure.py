@@ -20,6 +20,7 @@ from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.progress import CacheStatus
 from snowmelt_trainer.data.opening import open_data
 from snowmelt_trainer.driver.worker import set_up
+from snowmelt_trainer.training.allocation import keep_freed_memory
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
@@ -103,6 +104,15 @@ def _timed(epoch: Callable[[], None], stage: StageTraining, times: int) -> tuple
     return (time.perf_counter() - started) / times, (time.process_time() - worked) / times
 
 
+def peaks(work: Work, precision: Precision, processes: int, folder: Path) -> list[list[int]]:
+    """`peak_memory` of so many processes of each case, the cases taking turns."""
+    found: list[list[int]] = [[] for _ in CASES]
+    for number in range(processes):
+        for index, most in enumerate(found):
+            most.append(peak_memory(work, index, precision, folder / str(number)))
+    return found
+
+
 def peak_memory(work: Work, index: int, precision: Precision, folder: Path) -> int:
     """Bytes that a new process, which trains two epochs of the case, has at most: resident, or on an accelerator those
     that torch has allocated there."""
@@ -118,6 +128,8 @@ def _main(document: str, folder: str, index: str, precision: str) -> None:
     found = json.loads(document)
     work = Work(**found | {"images": Path(found["images"])})
     torch.set_num_threads(work.threads)
+    if CASES[int(index)].unfreeze is not None:
+        keep_freed_memory()  # as each worker does
     epoch, _ = epoch_of(work, CASES[int(index)], Precision(precision), Path(folder))
     epoch()
     epoch()

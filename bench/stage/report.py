@@ -20,8 +20,8 @@ class Figures:
     """All that was measured in one precision, by the order of CASES."""
 
     epochs: list[Epochs]
-    memory: list[int | None]
-    """Bytes; None where it was not measured."""
+    memory: list[list[int]]
+    """Bytes, by process; none where it was not measured."""
     together: list[float] = field(default_factory=list)
     """Throughput of several workers as a share of the plain loop's, by repeat."""
 
@@ -46,8 +46,8 @@ our precision and memory format (channels_last) and torchvision's network as it 
 maps are matrix products on a processor), reads its images from the device's memory, decoded and normalised, and writes
 nothing. "Times as fast" is the median of the ratios to
 the plain loop in the same repeat, with the smallest and the largest in brackets; on a machine that others use, the
-ratios of processor time are the steadier ones. Memory is the most that a new process
-had in two epochs: {"resident" if work.device == "cpu" else "allocated on the device"}.
+ratios of processor time are the steadier ones. Memory is the most that a new process had in two epochs, of several
+processes: {"resident" if work.device == "cpu" else "allocated on the device"}.
 
 {tables}
 """
@@ -66,7 +66,7 @@ def table(figures: Figures) -> str:
         worked = [one / other for one, other in zip(plain.processor, epochs.processor, strict=True)]
         cache = epochs.cache
         kept = f"{cache.bytes / 2**20:.1f}, {cache.build_seconds:.2f}" if case.cached and cache else ""
-        most = "not measured" if memory is None else f"{memory / 2**20:.0f}"
+        most = spread([each / 2**20 for each in memory], digits=4) if memory else "not measured"
         aim = f"{case.aim:.3g}" if case.aim is not None else ""
         lines.append(
             f"| {case.name} | {spread(epochs.seconds)} | {spread(ratios)} | {spread(worked)} | {aim} "
@@ -85,9 +85,9 @@ def together(figures: Figures, workers: int) -> str:
     )
 
 
-def spread(values: Sequence[float]) -> str:
-    """The median, and the smallest and largest in brackets."""
-    return f"{median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """The median, and the smallest and largest in brackets, to so many digits."""
+    return f"{median(values):.{digits}g} ({min(values):.{digits}g}-{max(values):.{digits}g})"
 
 
 def _accelerator() -> str:
