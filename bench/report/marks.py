@@ -73,6 +73,11 @@ class Times:
     def reached(self) -> int:
         return sum(map(math.isfinite, self.values))
 
+    @property
+    def often(self) -> float:
+        """In which share of the seeds it was reached."""
+        return self.reached / len(self.values) if self.values else 0.0
+
 
 def times_to(mark: float, runs: Sequence[Run], clock: Clock = wall) -> Times:
     return Times(tuple(time_to(mark, run.looks, clock) for run in runs))

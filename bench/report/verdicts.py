@@ -57,10 +57,10 @@ class Comparison:
         return times_to(mark, self.of(contender, column), clock)
 
     def best_peer(self, column: str, mark: float, clock: Clock = wall) -> tuple[str, Times] | None:
-        """The rival with the smallest median; None when none was run."""
+        """The rival with the smallest median, of equals the one that gets there most often; None when none was run."""
         found = [(name, self.times(name, column, mark, clock)) for name in sorted(self.rivals)]
         ran = [(name, times) for name, times in found if times.values]
-        return min(ran, key=lambda pair: pair[1].middle) if ran else None
+        return min(ran, key=lambda pair: (pair[1].middle, -pair[1].often)) if ran else None
 
 
 @dataclass(frozen=True)

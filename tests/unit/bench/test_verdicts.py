@@ -33,6 +33,12 @@ def test_ours_is_compared_with_the_peer_that_is_quickest_to_that_mark() -> None:
     assert (first.met, second.met) == (True, False)
 
 
+def test_of_peers_that_mostly_never_get_there_the_one_that_does_most_often_is_named() -> None:
+    rarely = [run(seed=seed, looks=(look(20.0, accuracy),)) for seed, accuracy in enumerate((0.94, 0.90, 0.90))]
+    first, *_ = verdicts(compared(*rarely, QUICK, run("fastai", looks=(look(5.0, 0.5),))))
+    assert (first.peer, first.theirs.reached, first.share) == ("plain", 1, 0.0)
+
+
 def test_peers_with_our_precision_are_a_comparison_of_their_own() -> None:
     matched = run(column="matched", looks=(look(4.0, 0.94),))
     found = {one.aim.name: one for one in verdicts(compared(FULL, QUICK, matched))}
