@@ -11,10 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
 from snowmelt_trainer.stages import Stage
 from snowmelt_trainer.training.optimizers import (
-    MAX_GRADIENT_NORM,
     build_optimizer,
     is_high,
-    limit_gradients,
     rate_factor,
     set_rate,
 )
@@ -112,19 +110,3 @@ def test_the_pace_is_that_of_the_newest_seconds() -> None:
     assert pace.samples_per_second == 20.0
     pace.restart()
     assert pace.samples_per_second is None
-
-
-@given(st.floats(0.01, 1000.0))
-def test_gradients_are_limited_as_torch_does_it(size: float) -> None:
-    ours, theirs = (
-        [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(2))] for _ in range(2)
-    )
-    for one, other in zip(ours[:2], theirs[:2], strict=True):  # the last has no gradient
-        one.grad = torch.arange(one.numel(), dtype=torch.float32).view_as(one) * size / 10
-        other.grad = one.grad.clone()
-    limit_gradients(ours)
-    nn.utils.clip_grad_norm_(theirs, MAX_GRADIENT_NORM)
-    for one, other in zip(ours[:2], theirs[:2], strict=True):
-        assert one.grad is not None
-        assert other.grad is not None
-        assert torch.equal(one.grad, other.grad)

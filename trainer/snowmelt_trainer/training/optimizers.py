@@ -22,7 +22,7 @@ PEAK = "peak_lr"
 OF_CONVOLUTIONS = 4
 """Dimensions of their weights."""
 MAX_GRADIENT_NORM = 5.0
-"""Gradients are scaled down to this global norm: far above that of ordinary steps, it only tames a freak batch."""
+"""Of one parameter's gradient: far above that of ordinary steps, it only tames a freak batch."""
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
@@ -88,9 +88,13 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def limit_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """What `torch.nn.utils.clip_grad_norm_` does with MAX_GRADIENT_NORM. Where looking at the norm costs no wait for a
-    device, ordinary gradients are spared the multiplication by one."""
+    """Scales each gradient down to MAX_GRADIENT_NORM by itself, as Keras's `clipnorm` does. Where looking at the norms
+    costs no wait for a device, ordinary gradients are spared the multiplication by one."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if norm.device.type != "cpu" or norm > MAX_GRADIENT_NORM:
-        nn.utils.clip_grads_with_norm_(parameters, MAX_GRADIENT_NORM, norm)
+    if not gradients:
+        return
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if norms.device.type == "cpu" and not (norms > MAX_GRADIENT_NORM).any():
+        return
+    factors = torch.clamp(MAX_GRADIENT_NORM / norms, max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))

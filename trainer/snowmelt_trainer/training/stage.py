@@ -22,13 +22,14 @@ from snowmelt_trainer.training.distributed import agreed_digests, average_buffer
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable, solver_of
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.optimizers import build_optimizer, is_high, limit_gradients, rate_factor, set_rate
+from snowmelt_trainer.training.optimizers import build_optimizer, is_high, rate_factor, set_rate
 from snowmelt_trainer.training.packing import unpack_optimizer
 from snowmelt_trainer.training.precision import autocast, place
 from snowmelt_trainer.training.renewal import refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.seeding import seed_dropout
 from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_second
+from snowmelt_trainer.training.updates import updates_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class StageTraining:
         self.average = self._averaged()
         if optimizer_state:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.updates = updates_of(self.optimizer, rig.world.size)
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
@@ -182,10 +183,7 @@ class StageTraining:
         )
         # DDP averages over the workers, whose shares may differ in size: this makes the result the mean over the global
         # batch.
-        torch.autograd.backward(loss * (rig.world.size / self.sizes[step]))
-        limit_gradients(self.parameters)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.updates.step(loss * (rig.world.size / self.sizes[step]))
         self.average.update()
         self.loss += loss.detach()
 
