@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snowmelt_trainer.contract.optimization import OptimizerName, Schedule
 
@@ -21,8 +21,6 @@ order of magnitude)."""
 PEAK = "peak_lr"
 OF_CONVOLUTIONS = 4
 """Dimensions of their weights."""
-MAX_GRADIENT_NORM = 5.0
-"""Of one parameter's gradient: far above that of ordinary steps, it only tames a freak batch."""
 
 
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
@@ -85,16 +83,3 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets each group's learning rate to its peak times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group[PEAK] * factor
-
-
-def limit_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Scales each gradient down to MAX_GRADIENT_NORM by itself, as Keras's `clipnorm` does. Where looking at the norms
-    costs no wait for a device, ordinary gradients are spared the multiplication by one."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return
-    norms = torch.stack(torch._foreach_norm(gradients))
-    if norms.device.type == "cpu" and not (norms > MAX_GRADIENT_NORM).any():
-        return
-    factors = torch.clamp(MAX_GRADIENT_NORM / norms, max=1.0)
-    torch._foreach_mul_(gradients, list(factors.unbind()))
