@@ -29,7 +29,7 @@ from snowmelt_trainer.training.renewal import refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.seeding import seed_dropout
 from snowmelt_trainer.training.state import Epoch, RunState, after_epoch, per_second
-from snowmelt_trainer.training.updates import Updates
+from snowmelt_trainer.training.updates import updates_of
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ class StageTraining:
         self.average = self._averaged()
         if optimizer_state:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
-        trained = [one for one in rig.model.parameters() if one.requires_grad]
-        self.updates = Updates(self.optimizer, trained, within_backward=rig.world.size == 1)
+        self.updates = updates_of(self.optimizer, rig.precision, rig.world.size)
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps

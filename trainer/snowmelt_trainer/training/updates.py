@@ -7,109 +7,101 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
+
+from snowmelt_trainer.contract.optimization import Precision
 
 MAX_GRADIENT_NORM = 5.0
-"""Of all gradients from the network's output up to a part of it, that part's included."""
+"""Gradients are scaled down to this norm of all of them."""
+LARGE = 1 << 20
+"""Bytes of a parameter whose gradient is worth holding in BFloat16."""
 AT_ONCE = 16 << 20
-"""Bytes of gradients in one part. With less the optimizer's calls cost more than they save."""
+"""Bytes of gradients that are made Float32 again at once. With less the optimizer's calls cost more than they save."""
+
+Held = dict[nn.Parameter, Tensor]
+"""Gradients in BFloat16."""
 
 
 class Updates:
-    """Updates parameters in parts of about AT_ONCE bytes, from the network's output to its input.
+    """Updates the parameters of one optimizer.
 
-    Where one worker trains, it does so within the backward pass, as soon as a part has its gradients, and lets these go
-    (as Lv et al. 2023, arXiv 2306.09782, do with each parameter): the gradients of all parameters never lie in memory
-    together, and the average of the weights takes their place. A parameter gets its gradient when all that used it has
-    run backwards, so nothing needs its old value any more. Several workers first exchange their gradients, which
-    DistributedDataParallel keeps in buffers of its own. The weights come out the same, bit for bit.
-
-    The norm of all gradients is known too late to scale them by it, as `torch.nn.utils.clip_grad_norm_` does. So each
-    part is scaled by the norm of those up to it.
+    In BFloat16 the gradients of weights were computed in it, and widened for the optimizer. So as each one comes, it is
+    narrowed again, which loses nothing, until the norm of all is known; then they are widened in parts. What that
+    leaves free takes the average of the weights. Several workers have no use for it: DistributedDataParallel keeps all
+    gradients in buffers of its own.
     """
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        parameters: Sequence[nn.Parameter],
-        *,
-        within_backward: bool,
-        at_once: int = AT_ONCE,
-    ) -> None:
-        """`parameters` are those of the optimizer, in the network's order."""
-        self._optimizer, self._within = optimizer, within_backward
-        self._parts = _parts(parameters[::-1], at_once)
-        self._part_of = {parameter: index for index, part in enumerate(self._parts) for parameter in part}
-        self._begin()
+    def __init__(self, optimizer: torch.optim.Optimizer, *, narrow: bool, large: int = LARGE) -> None:
+        self._optimizer = optimizer
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._narrowed = [one for one in parameters if narrow and one.nbytes >= large]
+        chosen = set(self._narrowed)
+        self._others = [one for one in parameters if one not in chosen]
 
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`, a scalar; afterwards no parameter has a gradient."""
-        self._begin()
-        with self._hooked():
+        held: Held = {}
+        with _narrowed(self._narrowed, held):
             torch.autograd.backward(loss)
-        for parameter in self._part_of:
-            self._hold(parameter)
-        while self._next < len(self._parts):
-            self._update()
+        norm = _norm([*held.values(), *_gradients(self._others)])
+        self._update(self._others, norm)
+        for part in _parts(list(held), AT_ONCE):
+            for parameter in part:
+                parameter.grad = held.pop(parameter).to(parameter.dtype)
+            self._update(part, norm)
 
-    def _begin(self) -> None:
-        self._next = 0
-        """The part whose turn it is."""
-        self._norm: Tensor | None = None
-        """Of the gradients of the parts before it."""
-        self._held: dict[nn.Parameter, Tensor] = {}
-        """Gradients that wait for their part's turn; not with their parameters, or the optimizer would take them."""
-        self._missing = [len(part) for part in self._parts]
-
-    @contextmanager
-    def _hooked(self) -> Iterator[None]:
-        hooked = self._part_of if self._within else ()
-        handles = [parameter.register_post_accumulate_grad_hook(self._take) for parameter in hooked]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _take(self, parameter: nn.Parameter) -> None:
-        self._hold(parameter)
-        while self._next < len(self._parts) and not self._missing[self._next]:
-            self._update()
-
-    def _hold(self, parameter: nn.Parameter) -> None:
-        if parameter.grad is not None:
-            self._held[parameter], parameter.grad = parameter.grad, None
-            self._missing[self._part_of[parameter]] -= 1
-
-    def _update(self) -> None:
-        part = [parameter for parameter in self._parts[self._next] if parameter in self._held]
-        self._next += 1
-        for parameter in part:
-            parameter.grad = self._held.pop(parameter)
-        self._limit(part)
+    def _update(self, part: Sequence[nn.Parameter], norm: Tensor) -> None:
+        """Where looking at the norm costs no wait for a device, ordinary gradients are spared the multiplication by
+        one."""
+        if norm.device.type != "cpu" or norm > MAX_GRADIENT_NORM:
+            clip_grads_with_norm_(part, MAX_GRADIENT_NORM, norm)
         self._optimizer.step()
         for parameter in part:
             parameter.grad = None
 
-    def _limit(self, part: Sequence[nn.Parameter]) -> None:
-        """Where looking at the norm costs no wait for a device, ordinary gradients are spared the multiplication by
-        one."""
-        if not part:
-            return
-        norm = get_total_norm([parameter.grad for parameter in part if parameter.grad is not None])
-        self._norm = norm if self._norm is None else torch.hypot(self._norm, norm)
-        if norm.device.type != "cpu" or self._norm > MAX_GRADIENT_NORM:
-            clip_grads_with_norm_(part, MAX_GRADIENT_NORM, self._norm)
+
+def updates_of(optimizer: torch.optim.Optimizer, precision: Precision, workers: int) -> Updates:
+    """Those of one of so many workers."""
+    return Updates(optimizer, narrow=precision is Precision.BFLOAT16 and workers == 1)
 
 
-def _parts(parameters: Sequence[nn.Parameter], at_once: int) -> list[list[nn.Parameter]]:
+@contextmanager
+def _narrowed(parameters: Sequence[nn.Parameter], held: Held) -> Iterator[None]:
+    """Within it, the gradients of these parameters go to `held`."""
+
+    def hold(parameter: Tensor) -> None:
+        if isinstance(parameter, nn.Parameter) and parameter.grad is not None:
+            held[parameter], parameter.grad = parameter.grad.to(torch.bfloat16), None
+
+    handles = [parameter.register_post_accumulate_grad_hook(hold) for parameter in parameters]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Of all of them together, in Float32."""
+    norms = [norm for same in _by_type(gradients) for norm in torch._foreach_norm(same, 2, torch.float32)]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def _by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    return [[one for one in tensors if one.dtype == dtype] for dtype in dict.fromkeys(one.dtype for one in tensors)]
+
+
+def _parts(parameters: Sequence[nn.Parameter], at_once: int) -> Iterator[list[nn.Parameter]]:
     """In the same order; each but the last has at least `at_once` bytes, and fewer without its last parameter."""
-    parts: list[list[nn.Parameter]] = [[]]
-    size = 0
+    part: list[nn.Parameter] = []
     for parameter in parameters:
-        if size >= at_once:
-            parts.append([])
-            size = 0
-        parts[-1].append(parameter)
-        size += parameter.nbytes
-    return parts
+        part.append(parameter)
+        if sum(one.nbytes for one in part) >= at_once:
+            yield part
+            part = []
+    if part:
+        yield part
