@@ -9,10 +9,15 @@ from itertools import groupby
 from bench.report.marks import time_to, times_to
 from bench.report.results import Run
 from bench.report.tables import ranged
-from bench.report.verdicts import DEFAULTS, OURS, AccuracyVerdict, Comparison, Verdict
+from bench.report.verdicts import DEFAULTS, OURS, AccuracyVerdict, Comparison, MemoryVerdict, Verdict
 
 
-def misses(judged: Sequence[Verdict], accuracies: Sequence[AccuracyVerdict], found: Sequence[Comparison]) -> str:
+def misses(
+    judged: Sequence[Verdict],
+    accuracies: Sequence[AccuracyVerdict],
+    memory: Sequence[MemoryVerdict],
+    found: Sequence[Comparison],
+) -> str:
     """Every aim that is not met, one a line."""
     by_subject = {comparison.subject: comparison for comparison in found}
     lines = [f"- {one.subject}, {one.aim.name}: {_why(one, by_subject[one.subject])}" for one in judged if not one.met]
@@ -20,6 +25,11 @@ def misses(judged: Sequence[Verdict], accuracies: Sequence[AccuracyVerdict], fou
         f"- {one.subject}, test accuracy: ours {one.ours:.4f}, full fine-tuning {one.full:.4f}, and only "
         f"{one.allowance:.4f} less is within the confidence interval"
         for one in accuracies
+        if not one.met
+    ]
+    lines += [
+        f"- {one.subject}, peak memory: ours {one.ours:.0f} MiB, full fine-tuning ({one.column}) {one.full:.0f}"
+        for one in memory
         if not one.met
     ]
     return "\n".join(lines) if lines else "Of the cells that were run, none."

@@ -17,6 +17,7 @@ from bench.report.tables import (
     cache_table,
     contender_table,
     medians,
+    memory_table,
     speed_table,
     verdict_table,
 )
@@ -28,6 +29,7 @@ from bench.report.verdicts import (
     Comparison,
     accuracy_verdict,
     comparisons,
+    memory_verdicts,
     verdicts,
 )
 
@@ -74,16 +76,18 @@ def page(
     file `rows` where it lies beside."""
     judged = [one for comparison in found for one in verdicts(comparison)]
     accuracies = [one for one in map(accuracy_verdict, found) if one is not None]
+    memory = [one for comparison in found for one in memory_verdicts(comparison)]
     entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
     entries.sort(key=lambda entry: (entry[1] != DEFAULTS, not entry[0].startswith(OURS), entry[0]))
     sections = [
         _head(runs, plot, rows),
-        "## What misses its aim\n\n" + misses(judged, accuracies, found),
+        "## What misses its aim\n\n" + misses(judged, accuracies, memory, found),
         "## Ours against the best peer\n\nMedians over the cells:\n\n"
         + medians(judged)
         + "\n\n"
         + verdict_table(judged, titles),
         "## Final test accuracy\n\n" + accuracy_table(accuracies),
+        "## Peak memory\n\nOf a fit with its network, beyond what its process had before.\n\n" + memory_table(memory),
         "## Overhead with everything unfrozen\n\n" + overhead(found),
         "## From `snowmelt run` to the first step\n\n" + _start_up(start_up),
         *(_subject(comparison, entries, titles) for comparison in found),
@@ -243,8 +247,9 @@ METHOD = """## How it is measured
   validation images included. The marks are of validation accuracy; the test images are used once, at the end, on what
   each delivers (ours: the best epoch by validation).
 - "Processor s" is user and system time of the process and its children. Memory is the peak of the resident memory
-  during the fit less what was resident at its start, where the peers have their network already, and ours has not; on a
-  GPU it is the most that torch had allocated there.
+  during the fit less what was resident at its start, where the peers have their network already, and ours has not
+  (under "Peak memory" full fine-tuning's network, 4 bytes a parameter, is added); on a GPU it is the most that torch
+  had allocated there.
 - The stopping rule: everyone follows their own schedule for the same number of epochs where they plan by epochs (of
   ViT-B/16, three at most; ours goes by its product's defaults), and is cut off after a multiple of the time that full
   fine-tuning took.

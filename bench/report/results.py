@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 START_UP = "startup.json"
+_PARAMETERS = re.compile(r"([\d.]+)M parameters")
 UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 
@@ -78,6 +80,8 @@ class Run:
     train_images: int = 0
     memory_mib: float = 0.0
     """Peak of the resident memory during the fit, less what was resident at its start."""
+    network_mib: float = 0.0
+    """Of these, what a peer's network took; 0 for ours, which builds its network within the fit."""
     peak_mib: float = 0.0
     import_seconds: float = 0.0
     start_up_seconds: float = 0.0
@@ -176,6 +180,7 @@ def _measured(run: Run, row: dict[str, Any]) -> Run:
         test_images=row["testImages"],
         train_images=row["trainImages"],
         memory_mib=figures["peakMemoryMiB"] - figures["memoryBeforeMiB"],
+        network_mib=_network_mib(row["points"]) if figures["memoryBeforeMiB"] else 0.0,
         peak_mib=figures["peakMemoryMiB"],
         import_seconds=row["importSeconds"],
         start_up_seconds=row["startUpSeconds"],
@@ -194,3 +199,9 @@ def _measured(run: Run, row: dict[str, Any]) -> Run:
         ),
         versions=row["versions"],
     )
+
+
+def _network_mib(points: Sequence[Mapping[str, Any]]) -> float:
+    """Of the parameters that a peer trained, when it trained most of them, in float32."""
+    trained = (_PARAMETERS.fullmatch(point["trained"]) for point in points)
+    return max((float(one[1]) for one in trained if one), default=0.0) * 4e6 / 2**20

@@ -9,7 +9,7 @@ from statistics import median
 
 from bench.report.marks import Times, processors
 from bench.report.results import Look, Run
-from bench.report.verdicts import AccuracyVerdict, Comparison, Verdict
+from bench.report.verdicts import AccuracyVerdict, Comparison, MemoryVerdict, Verdict
 
 NEVER, NONE = "never", "-"
 
@@ -89,6 +89,16 @@ def accuracy_table(found: Sequence[AccuracyVerdict]) -> str:
                 f"{one.allowance:.4f}",
                 "yes" if one.met else "**no**",
             ]
+            for one in found
+        ],
+    )
+
+
+def memory_table(found: Sequence[MemoryVerdict]) -> str:
+    return table(
+        ["cell", "full fine-tuning set up", "ours, MiB", "full fine-tuning, MiB", "met"],
+        [
+            [str(one.subject), one.column, f"{one.ours:.0f}", f"{one.full:.0f}", "yes" if one.met else "**no**"]
             for one in found
         ],
     )

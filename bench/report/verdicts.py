@@ -98,6 +98,21 @@ class AccuracyVerdict:
         return self.ours >= self.full - self.allowance
 
 
+@dataclass(frozen=True)
+class MemoryVerdict:
+    """Peak memory of ours against full fine-tuning's, its network included, in MiB."""
+
+    subject: Subject
+    column: str
+    """Which full fine-tuning."""
+    ours: float
+    full: float
+
+    @property
+    def met(self) -> bool:
+        return self.ours <= self.full
+
+
 def comparisons(runs: Sequence[Run], rivals: Collection[str]) -> list[Comparison]:
     return [
         Comparison(subject, tuple(run for run in runs if run.subject == subject), frozenset(rivals))
@@ -149,3 +164,14 @@ def accuracy_verdict(comparison: Comparison) -> AccuracyVerdict | None:
     return AccuracyVerdict(
         comparison.subject, median(run.test for run in ours), reached, confidence(reached, full[0].test_images)
     )
+
+
+def memory_verdicts(comparison: Comparison) -> list[MemoryVerdict]:
+    """One for each way in which full fine-tuning was run."""
+    ours = [run.memory_mib for run in comparison.of(OURS, DEFAULTS)]
+    found = []
+    for column in (DEFAULTS, MATCHED):
+        full = [run.memory_mib + run.network_mib for run in comparison.of(REFERENCE, column)]
+        if ours and full:
+            found.append(MemoryVerdict(comparison.subject, column, median(ours), median(full)))
+    return found

@@ -10,7 +10,7 @@ from bench.report.misses import way_to
 from bench.report.page import page
 from bench.report.results import Run, StartUp, parse
 from bench.report.tables import segments
-from bench.report.verdicts import Comparison, accuracy_verdict, comparisons, share_of, verdicts
+from bench.report.verdicts import Comparison, accuracy_verdict, comparisons, memory_verdicts, share_of, verdicts
 from tests.unit.bench.runs import SUBJECT, look, row, run
 
 RIVALS = ("plain", "fastai")
@@ -62,6 +62,26 @@ def test_accuracy_may_be_lower_only_within_the_confidence_interval() -> None:
     assert close is not None
     assert far is not None
     assert (close.met, far.met) == (True, False)
+
+
+def test_peak_memory_is_compared_with_each_full_fine_tuning_and_its_network() -> None:
+    ours = run("ours", memory_mib=540.0)
+    plain, matched = run(memory_mib=500.0, network_mib=45.0), run(column="matched", memory_mib=490.0, network_mib=45.0)
+    comparison = compared(ours, plain, matched)
+    assert [(one.column, one.full, one.met) for one in memory_verdicts(comparison)] == [
+        ("defaults", 545.0, True),
+        ("matched", 535.0, False),
+    ]
+    runs = list(comparison.runs)
+    assert "peak memory: ours 540 MiB, full fine-tuning (matched) 535" in page(runs, comparisons(runs, RIVALS), TITLES)
+
+
+def test_a_peer_has_its_network_before_its_fit_and_ours_has_not() -> None:
+    point = {"seconds": 5.0, "cpu_seconds": 9.0, "samples": 1250, "accuracy": 0.9}
+    peer, ours = row(), row(contender="ours")
+    peer["points"] = [point | {"trained": f"{millions}M parameters"} for millions in ("0.01", "2.10")]
+    ours["points"] = [point | {"trained": "1: head"}]
+    assert [round(one.network_mib, 1) for one in parse(map(json.dumps, (peer, ours)))] == [8.0, 0.0]
 
 
 def test_speed_is_counted_apart_for_each_thing_that_is_trained() -> None:

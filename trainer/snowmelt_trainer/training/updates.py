@@ -73,7 +73,10 @@ def _narrowed(parameters: Sequence[nn.Parameter], held: Held) -> Iterator[None]:
         if isinstance(parameter, nn.Parameter) and parameter.grad is not None:
             held[parameter], parameter.grad = parameter.grad.to(torch.bfloat16), None
 
-    handles = [parameter.register_post_accumulate_grad_hook(hold) for parameter in parameters]
+    handles = [
+        parameter.register_post_accumulate_grad_hook(hold)  # type: ignore[no-untyped-call]
+        for parameter in parameters
+    ]
     try:
         yield
     finally:
