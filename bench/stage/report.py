@@ -32,7 +32,8 @@ def page(found: Mapping[Precision, Figures], work: Work, *, images: int, workers
         f"## {precision.value}\n\n{table(figures)}\n\n{together(figures, workers)}"
         for precision, figures in found.items()
     )
-    repeats = len(next(iter(found.values())).epochs[0].seconds)
+    first = next(iter(found.values()))
+    repeats = len(first.epochs[0].seconds)
     return f"""# Benchmark: one stage against a plain loop
 
 `make bench-stage` writes this page. Measured on {today.isoformat()}: {machine(_accelerator())}; load
@@ -46,8 +47,9 @@ our precision and memory format (channels_last) and torchvision's network as it 
 maps are matrix products on a processor), reads its images from the device's memory, decoded and normalised, and writes
 nothing. "Times as fast" is the median of the ratios to
 the plain loop in the same repeat, with the smallest and the largest in brackets; on a machine that others use, the
-ratios of processor time are the steadier ones. Memory is the most that a new process had in two epochs, of several
-processes: {"resident" if work.device == "cpu" else "allocated on the device"}.
+ratios of processor time are the steadier ones. Memory is the most that a new process had
+in two epochs, {"resident" if work.device == "cpu" else "allocated on the device"}; of each case
+{len(first.memory[0])} were started.
 
 {tables}
 """
