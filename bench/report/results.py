@@ -81,7 +81,7 @@ class Run:
     memory_mib: float = 0.0
     """Peak of the resident memory during the fit, less what was resident at its start."""
     network_mib: float = 0.0
-    """Of these, what a peer's network took; 0 for ours, which builds its network within the fit."""
+    """Beside that, a peer's network, which was there at the start; 0 for ours, which builds its own within the fit."""
     peak_mib: float = 0.0
     import_seconds: float = 0.0
     start_up_seconds: float = 0.0

@@ -41,6 +41,10 @@ def share(value: float) -> str:
     return f"1/{1 / value:.1f}" if value <= 1 else f"{value:.2f} times"
 
 
+def answer(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
 def times_cell(times: Times) -> str:
     seeds = f", {times.reached} of {len(times.values)} seeds" if times.reached < len(times.values) else ""
     return ranged(times.values) + seeds
@@ -59,7 +63,7 @@ def verdict_table(found: Sequence[Verdict], titles: Mapping[str, str]) -> str:
                 share(one.share),
                 share(one.processor_share),
                 f"at most {share(one.aim.share)}" if one.aim.share < 1 else "never above",
-                "yes" if one.met else "**no**",
+                answer(one.met),
             ]
             for one in found
         ],
@@ -87,7 +91,7 @@ def accuracy_table(found: Sequence[AccuracyVerdict]) -> str:
                 f"{one.ours:.4f}",
                 f"{one.full:.4f}",
                 f"{one.allowance:.4f}",
-                "yes" if one.met else "**no**",
+                answer(one.met),
             ]
             for one in found
         ],
@@ -97,10 +101,7 @@ def accuracy_table(found: Sequence[AccuracyVerdict]) -> str:
 def memory_table(found: Sequence[MemoryVerdict]) -> str:
     return table(
         ["cell", "full fine-tuning set up", "ours, MiB", "full fine-tuning, MiB", "met"],
-        [
-            [str(one.subject), one.column, f"{one.ours:.0f}", f"{one.full:.0f}", "yes" if one.met else "**no**"]
-            for one in found
-        ],
+        [[str(one.subject), one.column, f"{one.ours:.0f}", f"{one.full:.0f}", answer(one.met)] for one in found],
     )
 
 

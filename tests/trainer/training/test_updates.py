@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import pytest
 import torch
@@ -130,9 +131,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     found: list[Tensor] = []
     norm = training.updates._norm
 
-    def look(gradients: Sequence[Tensor]) -> Tensor:
-        found.extend(gradients)
-        return norm(gradients)
+    def look(*gradients: list[Tensor]) -> Tensor:
+        found.extend(chain.from_iterable(gradients))
+        return norm(*gradients)
 
     monkeypatch.setattr(training.updates, "_norm", look)
     return found

@@ -12,7 +12,8 @@ from torch.nn.utils import clip_grads_with_norm_
 from snowmelt_trainer.contract.optimization import Precision
 
 MAX_GRADIENT_NORM = 5.0
-"""Gradients are scaled down to this norm of all of them."""
+"""Gradients are scaled down to this norm of all of them. A ResNet-18 never reaches it, a ResNet-50 in half of the steps
+of a fit (docs/design/20261126-around-a-step.md)."""
 LARGE = 1 << 20
 """Bytes of a parameter whose gradient is worth holding in BFloat16."""
 AT_ONCE = 16 << 20
@@ -37,17 +38,19 @@ class Updates:
         self._narrowed = [one for one in parameters if narrow and one.nbytes >= large]
         chosen = set(self._narrowed)
         self._others = [one for one in parameters if one not in chosen]
+        self._parts = [self._others, *_parts(self._narrowed)]
+        """In the order of their updates: the optimizer takes every gradient that lies with its parameter."""
 
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`, a scalar; afterwards no parameter has a gradient."""
         held: Held = {}
         with _narrowed(self._narrowed, held):
             torch.autograd.backward(loss)
-        norm = _norm([*held.values(), *_gradients(self._others)])
-        self._update(self._others, norm)
-        for part in _parts(list(held), AT_ONCE):
+        norm = _norm(list(held.values()), [one.grad for one in self._others if one.grad is not None])
+        for part in self._parts:
             for parameter in part:
-                parameter.grad = held.pop(parameter).to(parameter.dtype)
+                if parameter in held:
+                    parameter.grad = held.pop(parameter).to(parameter.dtype)
             self._update(part, norm)
 
     def _update(self, part: Sequence[nn.Parameter], norm: Tensor) -> None:
@@ -69,8 +72,8 @@ def updates_of(optimizer: torch.optim.Optimizer, precision: Precision, workers: 
 def _narrowed(parameters: Sequence[nn.Parameter], held: Held) -> Iterator[None]:
     """Within it, the gradients of these parameters go to `held`."""
 
-    def hold(parameter: Tensor) -> None:
-        if isinstance(parameter, nn.Parameter) and parameter.grad is not None:
+    def hold(parameter: nn.Parameter) -> None:
+        if parameter.grad is not None:
             held[parameter], parameter.grad = parameter.grad.to(torch.bfloat16), None
 
     handles = [
@@ -84,26 +87,18 @@ def _narrowed(parameters: Sequence[nn.Parameter], held: Held) -> Iterator[None]:
             handle.remove()
 
 
-def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
-def _norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Of all of them together, in Float32."""
-    norms = [norm for same in _by_type(gradients) for norm in torch._foreach_norm(same, 2, torch.float32)]
+def _norm(*gradients: list[Tensor]) -> Tensor:
+    """Of all of them together, in Float32; each list is of one type."""
+    norms = [norm for some in gradients if some for norm in torch._foreach_norm(some, 2, torch.float32)]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
 
-def _by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    return [[one for one in tensors if one.dtype == dtype] for dtype in dict.fromkeys(one.dtype for one in tensors)]
-
-
-def _parts(parameters: Sequence[nn.Parameter], at_once: int) -> Iterator[list[nn.Parameter]]:
-    """In the same order; each but the last has at least `at_once` bytes, and fewer without its last parameter."""
+def _parts(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """In the same order; each but the last has at least AT_ONCE bytes, and fewer without its last parameter."""
     part: list[nn.Parameter] = []
     for parameter in parameters:
         part.append(parameter)
-        if sum(one.nbytes for one in part) >= at_once:
+        if sum(one.nbytes for one in part) >= AT_ONCE:
             yield part
             part = []
     if part:
