@@ -77,7 +77,8 @@ def test_outputs_and_gradients_are_those_of_torch(
     given = images(count, channels[0], *size)
     wanted = outcome(plain, given)
     with patch.dict(MOST_PIXELS, {torch.float32: (1000 if everywhere else 0, 1000)}):
-        torch.testing.assert_close(outcome(ours, given), wanted, rtol=1e-4, atol=1e-5)
+        # A bias' gradient sums up to 432 numbers of about 1, which the order of the sum changes by up to 2e-5.
+        torch.testing.assert_close(outcome(ours, given), wanted, rtol=1e-4, atol=3e-5)
 
 
 def test_in_bfloat16_gradients_lie_as_near_to_those_of_float32_as_those_of_torch() -> None:

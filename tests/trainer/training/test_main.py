@@ -8,16 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
 from hack.kube.controlplane import eventually
 from snowmelt_trainer.contract import FinalRecord, Outcome, Reason, RunConfig
 from snowmelt_trainer.contract.progress import Progress
 from snowmelt_trainer.driver.layout import Layout
-from snowmelt_trainer.driver.main import EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, main
+from snowmelt_trainer.driver.main import EXIT_FAILED, EXIT_STOPPED, EXIT_USAGE, Stopped, main, stoppable
 from snowmelt_trainer.driver.publish import publish
 from tests.trainer.training.runs import run
 
@@ -122,6 +124,25 @@ def in_session(session: int) -> list[int]:
         if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_a_stop_is_heard_while_the_driver_waits_for_ray() -> None:
+    class Waits:
+        def ever(self) -> None:
+            threading.Event().wait()
+
+    actor = ray.remote(Waits).options(num_cpus=0).remote()
+    stop = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stop.start()
+    try:
+        with pytest.raises(Stopped) as stopped, stoppable():
+            ray.get(actor.ever.remote(), timeout=60)
+        assert isinstance(stopped.value.__cause__, KeyboardInterrupt)  # and not the end of the wait
+    finally:
+        stop.join()
+        ray.kill(actor)
 
 
 @pytest.mark.ray

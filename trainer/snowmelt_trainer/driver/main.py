@@ -34,8 +34,12 @@ ACKNOWLEDGEMENT_SECONDS = 60.0
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 128 + signal.SIGTERM
 
 
-class Stopped(BaseException):
-    """The attempt is to end now, without a last word, so that another one can resume it."""
+class Stopped(KeyboardInterrupt):
+    """The attempt is to end now, without a last word, so that another one can resume it.
+
+    Where the signal meets Ray's native code, that lets a KeyboardInterrupt through, as a new one, and hears of any
+    other exception only when what it waits for is there (`check_signals` in ray/_raylet.pyx).
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +91,7 @@ def fine_tune(config: RunConfig, announcer: Announcer) -> FinalRecord:
         Exception: anything; `explain` turns it into a reason and a message.
     """
     where = Layout.of(config)
-    with _stoppable():
+    with stoppable():
         announcer.started()
         done = published_record(where)
         if done is not None:
@@ -97,18 +101,14 @@ def fine_tune(config: RunConfig, announcer: Announcer) -> FinalRecord:
             where.checkpoints.mkdir(parents=True, exist_ok=True)
         data = open_data(config.data, seed=config.optimization.seed, volumes_root=config.volumes_root)
         log.info("the data is read: %d training and %d validation images", len(data.train), len(data.validation))
-        with connected(config), _stoppable():  # once more, because Ray installs a handler of its own when it connects
+        with connected(config), stoppable():  # once more, because Ray installs a handler of its own when it connects
             trained = train(config, data, announcer)
         return publish(config, trained)
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends what is within by raising Stopped, in this thread, so that all that was started is cleared away.
-
-    Where the signal meets Ray's native code, that answers the exception with one of its own (a SystemError), hence the
-    flag.
-    """
+def stoppable() -> Iterator[None]:
+    """SIGTERM ends what is within by raising Stopped, in this thread, so that all that was started is cleared away."""
     stopped = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -120,7 +120,7 @@ def _stoppable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         if stopped:
             raise Stopped from error
         raise
