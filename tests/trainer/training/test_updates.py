@@ -1,9 +1,12 @@
-"""One step: the same as torch's, with gradients in as few bytes as they need."""
+"""One step: the same as torch's, with gradients, momenta and weights in as few bytes as they need."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
+from typing import Any
 
 import pytest
 import torch
@@ -11,22 +14,28 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
 
 from snowmelt_trainer import training
 from snowmelt_trainer.contract.optimization import OptimizerName, Precision
+from snowmelt_trainer.training import lent_weights
+from snowmelt_trainer.training.convolution import multiply_small_maps
+from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.optimizers import build_optimizer
-from snowmelt_trainer.training.updates import LARGE, MAX_GRADIENT_NORM, Updates, updates_of
+from snowmelt_trainer.training.updates import MAX_GRADIENT_NORM, MOMENTA, Updates, updates_of
 
 LAYERS = 4
 WIDTH = 32
 IMAGES = 16
-MATRIX = 200
+MATRIX = 500
 """Bytes: fewer than any matrix of these networks has, more than any vector."""
 CPU = torch.device("cpu")
 ORDINARY = 0.1
-"""Size of a loss whose gradients are far below the limit."""
+"""Size of a loss whose gradients are far below the limit; of a whole network's, a hundredth of it."""
 Network = Callable[[], nn.Module]
 Dtype = torch.dtype | None
+Within = Callable[[], AbstractContextManager[None]]
 
 
 class NeverUsed(nn.Module):
@@ -38,6 +47,38 @@ class NeverUsed(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         result: Tensor = self.used(inputs)
+        return result
+
+
+class UsedTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result: Tensor = self.layer(self.layer(inputs).relu())
+        return result
+
+
+class NeverCalled(nn.Module):
+    """Multiplies by a layer's weights itself, as torchvision's Swin transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self.layer.weight, self.layer.bias)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = inputs.view(IMAGES // 4, 4, WIDTH)
+        result: Tensor = self.attention(tokens, tokens, tokens, need_weights=False)[0]
         return result
 
 
@@ -53,10 +94,21 @@ def convolving() -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def losses(model: nn.Module, steps: int, size: float, dtype: Dtype = None) -> Iterator[Tensor]:
+def convolving_as_processors_do() -> nn.Module:
+    model = convolving()
+    multiply_small_maps(model)
+    return model
+
+
+NETWORKS = [plain, convolving, convolving_as_processors_do, NeverUsed, UsedTwice, NeverCalled, Attending]
+
+
+def losses(
+    model: nn.Module, steps: int, size: float, dtype: Dtype = None, within: Within = nullcontext
+) -> Iterator[Tensor]:
     random = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None), within():
             outputs = model(torch.randn(IMAGES, WIDTH, generator=random))
         yield outputs.float().square().mean() * size
 
@@ -72,57 +124,99 @@ def twins(network: Network) -> tuple[nn.Module, nn.Module]:
     return one, other
 
 
-def after(ours: nn.Module, theirs: nn.Module, name: OptimizerName, *, steps: int, size: float, dtype: Dtype) -> None:
-    """Trains `ours` as we do, and `theirs` as one does with torch."""
-    updates = Updates(optimizer_of(ours, name), narrow=dtype is not None, large=MATRIX)
+def matrices(model: nn.Module, dtype: Dtype) -> list[nn.Parameter]:
+    return [one for one in model.parameters() if dtype is not None and one.nbytes >= MATRIX]
+
+
+def ours_of(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: Dtype, *, alone: bool = True) -> Updates:
+    return Updates(optimizer, matrices(model, dtype), alone=alone, lend_to=model if alone and dtype else None)
+
+
+def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rounded: list[nn.Parameter]) -> None:
+    """As one does with torch, but for the momenta of some, which lose what BFloat16 does not hold."""
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad()
+    for parameter in rounded:
+        state = optimizer.state.get(parameter, {})
+        for name in set(MOMENTA) & state.keys():
+            state[name] = state[name].bfloat16().float()
+
+
+def after(
+    both: tuple[nn.Module, nn.Module], name: OptimizerName, *, steps: int, size: float, dtype: Dtype, alone: bool = True
+) -> None:
+    """Trains the first as we do, and its twin with torch."""
+    ours, theirs = both
+    updates = ours_of(ours, optimizer_of(ours, name), dtype, alone=alone)
     optimizer = optimizer_of(theirs, name)
-    for mine, other in zip(losses(ours, steps, size, dtype), losses(theirs, steps, size, dtype), strict=True):
+    for mine, other in zip(
+        losses(ours, steps, size, dtype, updates.forward), losses(theirs, steps, size, dtype), strict=True
+    ):
         updates.step(mine)
-        torch.autograd.backward(other)
-        nn.utils.clip_grad_norm_(theirs.parameters(), MAX_GRADIENT_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
+        torch_step(theirs, optimizer, other, matrices(theirs, dtype))
+
+
+def assert_equal(ours: nn.Module, theirs: nn.Module) -> None:
+    assert all(torch.equal(one, two) for one, two in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", list(OptimizerName))
-@pytest.mark.parametrize("network", [plain, convolving, NeverUsed])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_ordinary_steps_are_those_of_torch_bit_for_bit(name: OptimizerName, network: Network, dtype: Dtype) -> None:
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("dtype", "alone"), [(None, True), (torch.bfloat16, True), (torch.bfloat16, False)])
+def test_ordinary_steps_are_those_of_torch_bit_for_bit(
+    name: OptimizerName, network: Network, dtype: Dtype, alone: bool
+) -> None:
     ours, theirs = twins(network)
-    after(ours, theirs, name, steps=3, size=ORDINARY, dtype=dtype)
-    assert all(torch.equal(one, two) for one, two in zip(ours.parameters(), theirs.parameters(), strict=True))
+    after((ours, theirs), name, steps=3, size=ORDINARY, dtype=dtype, alone=alone)
+    assert_equal(ours, theirs)
     assert all(one.grad is None for one in ours.parameters())
 
 
-@pytest.mark.parametrize("network", [plain, convolving, NeverUsed])
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @given(size=st.floats(ORDINARY, 1e4))
 @settings(max_examples=5, deadline=None)
 def test_a_freak_batch_is_limited_as_torch_does_it(network: Network, dtype: Dtype, size: float) -> None:
     ours, theirs = twins(network)
-    after(ours, theirs, OptimizerName.SGD, steps=1, size=size, dtype=dtype)
+    after((ours, theirs), OptimizerName.SGD, steps=1, size=size, dtype=dtype)
     for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, two)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "vit_b_16"])
-def test_what_is_narrowed_had_been_computed_so(architecture: str) -> None:
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "vit_b_16", "swin_t"])
+def test_a_step_of_torchvisions_networks_is_torchs_bit_for_bit(architecture: str) -> None:
     kwargs = {"image_size": 32} if architecture.startswith("vit") else {}
-    model = torchvision.models.get_model(architecture, num_classes=10, **kwargs)
-    narrowed = [one for one in model.parameters() if one.nbytes >= LARGE]
-    exact = []
+    ours, theirs = twins(lambda: torchvision.models.get_model(architecture, num_classes=10, **kwargs))
+    optimizers = [optimizer_of(model) for model in (ours, theirs)]
+    updates = updates_of(optimizers[0], ours, Precision.BFLOAT16, World())
+    images = torch.randn(4, 3, 32, 32)
+    made = []
+    for model, within in ((ours, updates.forward), (theirs, nullcontext)):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16), within():
+            logits = model(images)
+        made.append(logits.float().square().mean() * ORDINARY / 100)
+    updates.step(made[0])
+    torch_step(theirs, optimizers[1], made[1], [])
+    assert_equal(ours, theirs)
 
-    def look(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        exact.append(torch.equal(parameter.grad, parameter.grad.to(torch.bfloat16).float()))
 
-    for parameter in narrowed:
-        parameter.register_post_accumulate_grad_hook(look)  # type: ignore[no-untyped-call]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(torch.randn(4, 3, 32, 32))
-    torch.autograd.backward(logits.float().square().mean())
-    assert narrowed
-    assert exact == [True] * len(narrowed)
+@pytest.mark.parametrize("name", list(OptimizerName))
+def test_a_resumed_optimizer_goes_on_as_if_nothing_had_been(name: OptimizerName) -> None:
+    straight, resumed = twins(plain)
+    optimizer, again = optimizer_of(straight, name), optimizer_of(resumed, name)
+    updates = ours_of(straight, optimizer, torch.bfloat16)
+    for loss in losses(straight, 3, ORDINARY, torch.bfloat16, updates.forward):
+        updates.step(loss)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.load_state_dict(straight.state_dict())
+    both = (straight, updates), (resumed, ours_of(resumed, again, torch.bfloat16))
+    for model, its in both:
+        for loss in losses(model, 2, ORDINARY, torch.bfloat16, its.forward):
+            its.step(loss)
+    assert_equal(straight, resumed)
 
 
 @pytest.fixture
@@ -140,25 +234,68 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "workers", "dtype"),
+    ("precision", "workers", "gradients", "momenta"),
     [
-        (Precision.BFLOAT16, 1, torch.bfloat16),
-        (Precision.BFLOAT16, 2, torch.float32),  # they lie in DistributedDataParallel's buffers
-        (Precision.FLOAT32, 1, torch.float32),
+        (Precision.BFLOAT16, 1, torch.bfloat16, torch.bfloat16),
+        (Precision.BFLOAT16, 2, torch.float32, torch.bfloat16),  # gradients lie in DistributedDataParallel's buffers
+        (Precision.FLOAT32, 1, torch.float32, torch.float32),
     ],
 )
-def test_one_worker_in_bfloat16_holds_large_gradients_in_it(
-    precision: Precision, workers: int, dtype: torch.dtype, held: list[Tensor]
+def test_in_bfloat16_large_gradients_and_momenta_are_held_in_it(
+    precision: Precision, workers: int, gradients: torch.dtype, momenta: torch.dtype, held: list[Tensor]
 ) -> None:
     model = nn.Linear(512, 512)
-    updates_of(optimizer_of(model), precision, workers).step(model(torch.randn(IMAGES, 512)).square().mean())
-    assert {one.dim(): one.dtype for one in held} == {2: dtype, 1: torch.float32}
+    optimizer = optimizer_of(model)
+    updates = updates_of(optimizer, model, precision, World(size=workers))
+    lent: list[torch.dtype] = []
+    model.register_forward_hook(lambda module, *_: lent.append(module.weight.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is Precision.BFLOAT16), updates.forward():
+        loss = model(torch.randn(IMAGES, 512)).float().square().mean()
+    updates.step(loss)
+    assert lent == [gradients]
+    assert {one.dim(): one.dtype for one in held} == {2: gradients, 1: torch.float32}
+    assert optimizer.state[model.weight]["exp_avg"].dtype is momenta
+    assert optimizer.state[model.weight]["exp_avg_sq"].dtype is torch.float32
+    assert optimizer.state[model.bias]["exp_avg"].dtype is torch.float32
 
 
-def test_a_failed_backward_pass_leaves_nothing_behind_on_the_parameters() -> None:
+@pytest.mark.parametrize("network", [plain, convolving, convolving_as_processors_do, UsedTwice, Attending])
+def test_no_lent_weight_is_in_memory_between_forward_and_backward_pass(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network()
+    lent: list[Any] = []
+    address = lent_weights._address
+
+    def look(tensor: Tensor) -> int:
+        if tensor.grad_fn is not None and "_Narrow" in tensor.grad_fn.name():
+            lent.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
+        return address(tensor)
+
+    monkeypatch.setattr(lent_weights, "_address", look)
+    updates = ours_of(model, optimizer_of(model), torch.bfloat16)
+    loss = next(losses(model, 1, ORDINARY, torch.bfloat16, updates.forward))
+    assert loss.requires_grad
+    assert [one.expired() for one in lent] == [True] * len(lent)
+    assert len(lent) >= len(matrices(model, torch.bfloat16))
+
+
+def test_a_failed_forward_pass_leaves_every_parameter_in_its_place() -> None:
     model = plain()
-    updates = Updates(optimizer_of(model), narrow=True, large=1)
+    before = dict(model.named_parameters())
+    updates = ours_of(model, optimizer_of(model), torch.bfloat16)
+    with pytest.raises(RuntimeError, match="dtype"), updates.forward():
+        model(torch.randn(IMAGES, WIDTH + 1))
+    after = dict(model.named_parameters())
+    assert all(after[name] is parameter for name, parameter in before.items())
+
+
+def test_a_failed_backward_pass_leaves_no_hook_behind_on_the_parameters() -> None:
+    model = plain()
+    updates = ours_of(model, optimizer_of(model), torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16), updates.forward():
+        outputs = model(torch.randn(IMAGES, WIDTH))
     with pytest.raises(RuntimeError, match="scalar"):
-        updates.step(model(torch.randn(IMAGES, WIDTH)))
+        updates.step(outputs)
     torch.autograd.backward(next(losses(model, 1, 1.0)))
     assert all(parameter.grad is not None for parameter in model.parameters())

@@ -79,6 +79,15 @@ class _AdamWAsItLies(torch.optim.AdamW):
         return has_complex
 
 
+def first_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """What the optimizer's first step would make for a parameter. Made before that step's forward pass, it does not
+    come to lie between activations, where it would leave too little room for those of the next."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return {"momentum_buffer": torch.zeros_like(parameter)}
+    step = torch.zeros((), device=parameter.device)
+    return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+
+
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets each group's learning rate to its peak times `factor`."""
     for group in optimizer.param_groups:

@@ -69,7 +69,7 @@ class StageTraining:
         self.average = self._averaged()
         if optimizer_state:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
-        self.updates = updates_of(self.optimizer, rig.precision, rig.world.size)
+        self.updates = updates_of(self.optimizer, self.network, rig.precision, rig.world)
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
@@ -176,7 +176,7 @@ class StageTraining:
         labels = batch[1].to(device, non_blocking=True)
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
         set_rate(self.optimizer, rate_factor(self.schedule, state.epoch * rig.train.steps + step, self.total_steps))
-        with autocast(rig.precision, device):
+        with autocast(rig.precision, device), self.updates.forward():
             logits = self.network(self.cut.features(inputs) if self.cache is None else inputs)
         loss = functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing

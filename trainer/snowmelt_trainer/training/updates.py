@@ -3,69 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
 from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.lent_weights import Held, LentWeights
+from snowmelt_trainer.training.optimizers import first_state
 
 MAX_GRADIENT_NORM = 5.0
 """Gradients are scaled down to this norm of all of them. A ResNet-18 never reaches it, a ResNet-50 in half of the steps
 of a fit (docs/design/20261126-around-a-step.md)."""
 LARGE = 1 << 20
-"""Bytes of a parameter whose gradient is worth holding in BFloat16."""
+"""Bytes of a parameter whose gradient and momentum are worth holding in BFloat16."""
 AT_ONCE = 16 << 20
 """Bytes of gradients that are made Float32 again at once. With less the optimizer's calls cost more than they save."""
-
-Held = dict[nn.Parameter, Tensor]
-"""Gradients in BFloat16."""
+MOMENTA = ("exp_avg", "momentum_buffer")
+"""What torch's AdamW and SGD call the mean of the last steps' gradients. (AdamW's mean of squares changes by a
+thousandth in a step, which BFloat16 could not hold.)"""
 
 
 class Updates:
     """Updates the parameters of one optimizer.
 
-    In BFloat16 the gradients of weights were computed in it, and widened for the optimizer. So as each one comes, it is
-    narrowed again, which loses nothing, until the norm of all is known; then they are widened in parts. What that
-    leaves free takes the average of the weights. Several workers have no use for it: DistributedDataParallel keeps all
-    gradients in buffers of its own.
+    In BFloat16 little is held of large parameters, which leaves room for the average of the weights:
+
+    - Weights in BFloat16 are lent to the layers that use them, on processors.
+    - Gradients were computed in it, and widened for the optimizer. So as each one comes, it is narrowed again, which
+      loses nothing, until the norm of all is known; then they are widened in parts. (Several workers hold them as
+      DistributedDataParallel does, in buffers of its own.)
+    - Momenta lie in it between two steps. They are rounded by 0.4% at most, of which some steps later nothing is left;
+      gradients of two batches differ by many times that.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, narrow: bool, large: int = LARGE) -> None:
-        self._optimizer = optimizer
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._narrowed = [one for one in parameters if narrow and one.nbytes >= large]
-        chosen = set(self._narrowed)
-        self._others = [one for one in parameters if one not in chosen]
-        self._parts = [self._others, *_parts(self._narrowed)]
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, large: Sequence[nn.Parameter], *, alone: bool, lend_to: nn.Module | None
+    ) -> None:
+        """Of the `large` parameters little is held; `lend_to` is the network that is lent them in BFloat16."""
+        self._optimizer, self._large, self._alone = optimizer, large, alone
+        chosen = set(large)
+        others = [one for group in optimizer.param_groups for one in group["params"] if one not in chosen]
+        self._parts = [others, *_parts(large)]
         """In the order of their updates: the optimizer takes every gradient that lies with its parameter."""
+        self._held: Held = {}
+        self._lent = LentWeights(lend_to, large, self._held) if lend_to is not None else None
+        self._begun = False
+
+    def forward(self) -> AbstractContextManager[None]:
+        """Within it, the network runs forward for the next step."""
+        self._begin()
+        return nullcontext() if self._lent is None else self._lent.forward()
+
+    def _begin(self) -> None:
+        """Before the first step: its activations are not to take the place of what stays."""
+        if self._begun:
+            return
+        self._begun = True
+        for parameter in chain.from_iterable(self._parts):
+            if parameter not in self._optimizer.state:
+                self._optimizer.state[parameter] = first_state(self._optimizer, parameter)
+        for state, name, momentum in self._momenta(self._large):
+            state[name] = momentum.bfloat16()
 
     def step(self, loss: Tensor) -> None:
-        """One step down the gradient of `loss`, a scalar; afterwards no parameter has a gradient."""
-        held: Held = {}
-        with _narrowed(self._narrowed, held):
+        """One step down the gradient of `loss`, a scalar, which was computed within `forward`; afterwards no parameter
+        has a gradient."""
+        held = self._held
+        with _narrowed(self._large if self._alone else [], held):
             torch.autograd.backward(loss)
-        norm = _norm(list(held.values()), [one.grad for one in self._others if one.grad is not None])
+        self._set_aside()
+        norm = _norm(list(held.values()), [one.grad for one in self._parts[0] if one.grad is not None])
         for part in self._parts:
             for parameter in part:
                 if parameter in held:
-                    parameter.grad = held.pop(parameter).to(parameter.dtype)
+                    parameter.grad = _as_it_lies(held.pop(parameter), parameter)
             self._update(part, norm)
+
+    def _set_aside(self) -> None:
+        """What DistributedDataParallel has left with large parameters."""
+        for parameter in self._large:
+            if parameter.grad is not None:
+                self._held[parameter], parameter.grad = parameter.grad, None
 
     def _update(self, part: Sequence[nn.Parameter], norm: Tensor) -> None:
         """Where looking at the norm costs no wait for a device, ordinary gradients are spared the multiplication by
         one."""
         if norm.device.type != "cpu" or norm > MAX_GRADIENT_NORM:
             clip_grads_with_norm_(part, MAX_GRADIENT_NORM, norm)
-        self._optimizer.step()
+        with self._widened(part if part is not self._parts[0] else []):
+            self._optimizer.step()
         for parameter in part:
             parameter.grad = None
 
+    @contextmanager
+    def _widened(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+        """Within it, their momenta are Float32; afterwards they lie, narrow, where they lay before."""
+        narrow = list(self._momenta(parameters))
+        for state, name, momentum in narrow:
+            state[name] = momentum.float()
+        yield
+        for state, name, momentum in narrow:
+            state[name] = momentum.copy_(state[name])
 
-def updates_of(optimizer: torch.optim.Optimizer, precision: Precision, workers: int) -> Updates:
-    """Those of one of so many workers."""
-    return Updates(optimizer, narrow=precision is Precision.BFLOAT16 and workers == 1)
+    def _momenta(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+        """Each with where the optimizer looks for it."""
+        for parameter in parameters:
+            state = self._optimizer.state[parameter]
+            yield from ((state, name, state[name]) for name in MOMENTA if name in state)
+
+
+def updates_of(optimizer: torch.optim.Optimizer, network: nn.Module, precision: Precision, world: World) -> Updates:
+    """Those of one of the workers.
+
+    Weights are lent on processors alone: what an accelerator computes with them in the meantime is over sooner than
+    Python has given it to do.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    large = [one for one in parameters if precision is Precision.BFLOAT16 and one.nbytes >= LARGE]
+    alone = world.size == 1
+    return Updates(optimizer, large, alone=alone, lend_to=network if alone and world.device.type == "cpu" else None)
 
 
 @contextmanager
@@ -85,6 +146,13 @@ def _narrowed(parameters: Sequence[nn.Parameter], held: Held) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _as_it_lies(gradient: Tensor, parameter: nn.Parameter) -> Tensor:
+    """The gradient in its parameter's type and strides, as the optimizer's kernels want it."""
+    if gradient.dtype is parameter.dtype:
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _norm(*gradients: list[Tensor]) -> Tensor:
