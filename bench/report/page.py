@@ -255,4 +255,6 @@ METHOD = """## How it is measured
   fine-tuning took.
 - *defaults*: float32, torch's own memory format, images decoded in each epoch. *matched*: our precision on this
   machine, channels_last, images decoded once.
-- Times are medians over the seeds, with the range in brackets; "never" counts as longer than anything."""
+- Times are medians over the seeds, with the range in brackets; "never" counts as longer than anything. Ours is compared
+  with a peer seed by seed, since the machine may be faster for one seed than for the next: "ours / peer" is the median
+  of these ratios over the seeds that both ran, and the best peer is the one with the largest."""

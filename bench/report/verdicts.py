@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from bench.report.marks import Clock, Marks, Times, confidence, marks_of, processors, times_to, wall
+from bench.report.marks import Clock, Marks, Times, confidence, marks_of, processors, time_to, times_to, wall
 from bench.report.results import Run, Subject, subjects
 
 OURS, REFERENCE = "ours", "plain"
@@ -56,11 +56,34 @@ class Comparison:
     def times(self, contender: str, column: str, mark: float, clock: Clock = wall) -> Times:
         return times_to(mark, self.of(contender, column), clock)
 
-    def best_peer(self, column: str, mark: float, clock: Clock = wall) -> tuple[str, Times] | None:
-        """The rival with the smallest median, of equals the one that gets there most often; None when none was run."""
-        found = [(name, self.times(name, column, mark, clock)) for name in sorted(self.rivals)]
-        ran = [(name, times) for name, times in found if times.values]
-        return min(ran, key=lambda pair: (pair[1].middle, -pair[1].often)) if ran else None
+    def share(self, contender: str, column: str, mark: float, clock: Clock = wall) -> float | None:
+        """Our time to a mark as a share of a contender's, the median over the seeds that both ran. The two fits of a
+        seed ran on one machine, as fast for one as for the other; that of another seed may be faster or slower. None
+        where there is no such seed."""
+        theirs = {run.seed: time_to(mark, run.looks, clock) for run in self.of(contender, column)}
+        ours = [(run.seed, time_to(mark, run.looks, clock)) for run in self.of(OURS, DEFAULTS)]
+        shares = [share_of(seconds, theirs[seed]) for seed, seconds in ours if seed in theirs]
+        return median(shares) if shares else None
+
+    def best_peer(self, column: str, mark: float, clock: Clock = wall) -> Rival | None:
+        """The rival of whose time ours takes the largest share, of equals the one that gets there soonest and most
+        often; None when none ran a seed that ours ran."""
+        found = [
+            Rival(name, self.times(name, column, mark, clock), share)
+            for name in sorted(self.rivals)
+            if (share := self.share(name, column, mark, clock)) is not None
+        ]
+        return max(found, key=lambda one: (one.share, -one.times.middle, one.times.often), default=None)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A peer on one subject."""
+
+    name: str
+    times: Times
+    share: float
+    """Ours of theirs; infinite when we never reach the mark, 0 when only they never do."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class Verdict:
     peer: str
     theirs: Times
     share: float
-    """Our median as a share of theirs, by the wall clock; infinite when we never reach the mark, and they do."""
+    """Our time as a share of theirs, by the wall clock (see `Comparison.share`)."""
     processor_share: float
     """The same in processor time, which other work on the machine hardly changes."""
 
@@ -133,18 +156,7 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
         if best is None or quickest is None:
             continue
         ours = comparison.times(OURS, DEFAULTS, mark)
-        ours_cpu = comparison.times(OURS, DEFAULTS, mark, processors)
-        found.append(
-            Verdict(
-                aim,
-                comparison.subject,
-                mark,
-                ours,
-                *best,
-                share_of(ours.middle, best[1].middle),
-                share_of(ours_cpu.middle, quickest[1].middle),
-            )
-        )
+        found.append(Verdict(aim, comparison.subject, mark, ours, best.name, best.times, best.share, quickest.share))
     return found
 
 
