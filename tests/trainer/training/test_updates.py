@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
 from itertools import chain
 from typing import Any
 
@@ -23,7 +24,7 @@ from snowmelt_trainer.training import lent_weights
 from snowmelt_trainer.training.convolution import multiply_small_maps
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.optimizers import build_optimizer
-from snowmelt_trainer.training.updates import MAX_GRADIENT_NORM, MOMENTA, Updates, updates_of
+from snowmelt_trainer.training.updates import LARGE, MAX_GRADIENT_NORM, MOMENTA, Updates, updates_of
 
 LAYERS = 4
 WIDTH = 32
@@ -38,6 +39,14 @@ Dtype = torch.dtype | None
 Within = Callable[[], AbstractContextManager[None]]
 
 
+class Holder(Enum):
+    """What has a gradient in BFloat16, or takes it from torch."""
+
+    LENT = "the weights' lender, on a processor"
+    HOOKS = "hooks, on an accelerator"
+    BUCKETS = "DistributedDataParallel"
+
+
 class NeverUsed(nn.Module):
     """Has weights that get no gradient."""
 
@@ -50,22 +59,20 @@ class NeverUsed(nn.Module):
         return result
 
 
-class UsedTwice(nn.Module):
+class OneLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(WIDTH, WIDTH)
 
+
+class UsedTwice(OneLayer):
     def forward(self, inputs: Tensor) -> Tensor:
         result: Tensor = self.layer(self.layer(inputs).relu())
         return result
 
 
-class NeverCalled(nn.Module):
+class NeverCalled(OneLayer):
     """Multiplies by a layer's weights itself, as torchvision's Swin transformers do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional.linear(inputs, self.layer.weight, self.layer.bias)
@@ -128,8 +135,9 @@ def matrices(model: nn.Module, dtype: Dtype) -> list[nn.Parameter]:
     return [one for one in model.parameters() if dtype is not None and one.nbytes >= MATRIX]
 
 
-def ours_of(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: Dtype, *, alone: bool = True) -> Updates:
-    return Updates(optimizer, matrices(model, dtype), alone=alone, lend_to=model if alone and dtype else None)
+def ours_of(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: Dtype, holder: Holder = Holder.LENT) -> Updates:
+    lend_to = model if dtype and holder is Holder.LENT else None
+    return Updates(optimizer, matrices(model, dtype), alone=holder is not Holder.BUCKETS, lend_to=lend_to)
 
 
 def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rounded: list[nn.Parameter]) -> None:
@@ -145,11 +153,17 @@ def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor,
 
 
 def after(
-    both: tuple[nn.Module, nn.Module], name: OptimizerName, *, steps: int, size: float, dtype: Dtype, alone: bool = True
+    both: tuple[nn.Module, nn.Module],
+    name: OptimizerName,
+    *,
+    steps: int,
+    size: float,
+    dtype: Dtype,
+    holder: Holder = Holder.LENT,
 ) -> None:
     """Trains the first as we do, and its twin with torch."""
     ours, theirs = both
-    updates = ours_of(ours, optimizer_of(ours, name), dtype, alone=alone)
+    updates = ours_of(ours, optimizer_of(ours, name), dtype, holder)
     optimizer = optimizer_of(theirs, name)
     for mine, other in zip(
         losses(ours, steps, size, dtype, updates.forward), losses(theirs, steps, size, dtype), strict=True
@@ -164,12 +178,12 @@ def assert_equal(ours: nn.Module, theirs: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", list(OptimizerName))
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("dtype", "alone"), [(None, True), (torch.bfloat16, True), (torch.bfloat16, False)])
+@pytest.mark.parametrize(("dtype", "holder"), [(None, Holder.HOOKS), *((torch.bfloat16, one) for one in Holder)])
 def test_ordinary_steps_are_those_of_torch_bit_for_bit(
-    name: OptimizerName, network: Network, dtype: Dtype, alone: bool
+    name: OptimizerName, network: Network, dtype: Dtype, holder: Holder
 ) -> None:
     ours, theirs = twins(network)
-    after((ours, theirs), name, steps=3, size=ORDINARY, dtype=dtype, alone=alone)
+    after((ours, theirs), name, steps=3, size=ORDINARY, dtype=dtype, holder=holder)
     assert_equal(ours, theirs)
     assert all(one.grad is None for one in ours.parameters())
 
@@ -201,6 +215,26 @@ def test_a_step_of_torchvisions_networks_is_torchs_bit_for_bit(architecture: str
     updates.step(made[0])
     torch_step(theirs, optimizers[1], made[1], [])
     assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "vit_b_16"])
+def test_what_is_narrowed_had_been_computed_so(architecture: str) -> None:
+    kwargs = {"image_size": 32} if architecture.startswith("vit") else {}
+    model = torchvision.models.get_model(architecture, num_classes=10, **kwargs)
+    narrowed = [one for one in model.parameters() if one.nbytes >= LARGE]
+    exact = []
+
+    def look(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        exact.append(torch.equal(parameter.grad, parameter.grad.to(torch.bfloat16).float()))
+
+    for parameter in narrowed:
+        parameter.register_post_accumulate_grad_hook(look)  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(torch.randn(4, 3, 32, 32))
+    torch.autograd.backward(logits.float().square().mean())
+    assert narrowed
+    assert exact == [True] * len(narrowed)
 
 
 @pytest.mark.parametrize("name", list(OptimizerName))

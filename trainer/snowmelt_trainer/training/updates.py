@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import chain
 from typing import Any
 
 import torch
@@ -47,8 +46,8 @@ class Updates:
         """Of the `large` parameters little is held; `lend_to` is the network that is lent them in BFloat16."""
         self._optimizer, self._large, self._alone = optimizer, large, alone
         chosen = set(large)
-        others = [one for group in optimizer.param_groups for one in group["params"] if one not in chosen]
-        self._parts = [others, *_parts(large)]
+        self._others = [one for one in _parameters(optimizer) if one not in chosen]
+        self._parts = [self._others, *_parts(large)]
         """In the order of their updates: the optimizer takes every gradient that lies with its parameter."""
         self._held: Held = {}
         self._lent = LentWeights(lend_to, large, self._held) if lend_to is not None else None
@@ -64,7 +63,7 @@ class Updates:
         if self._begun:
             return
         self._begun = True
-        for parameter in chain.from_iterable(self._parts):
+        for parameter in _parameters(self._optimizer):
             if parameter not in self._optimizer.state:
                 self._optimizer.state[parameter] = first_state(self._optimizer, parameter)
         for state, name, momentum in self._momenta(self._large):
@@ -77,7 +76,7 @@ class Updates:
         with _narrowed(self._large if self._alone else [], held):
             torch.autograd.backward(loss)
         self._set_aside()
-        norm = _norm(list(held.values()), [one.grad for one in self._parts[0] if one.grad is not None])
+        norm = _norm(list(held.values()), [one.grad for one in self._others if one.grad is not None])
         for part in self._parts:
             for parameter in part:
                 if parameter in held:
@@ -95,7 +94,7 @@ class Updates:
         one."""
         if norm.device.type != "cpu" or norm > MAX_GRADIENT_NORM:
             clip_grads_with_norm_(part, MAX_GRADIENT_NORM, norm)
-        with self._widened(part if part is not self._parts[0] else []):
+        with self._widened(part if part is not self._others else []):
             self._optimizer.step()
         for parameter in part:
             parameter.grad = None
@@ -123,10 +122,14 @@ def updates_of(optimizer: torch.optim.Optimizer, network: nn.Module, precision: 
     Weights are lent on processors alone: what an accelerator computes with them in the meantime is over sooner than
     Python has given it to do.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    large = [one for one in parameters if precision is Precision.BFLOAT16 and one.nbytes >= LARGE]
+    large = [one for one in _parameters(optimizer) if precision is Precision.BFLOAT16 and one.nbytes >= LARGE]
     alone = world.size == 1
-    return Updates(optimizer, large, alone=alone, lend_to=network if alone and world.device.type == "cpu" else None)
+    lends = large and alone and world.device.type == "cpu"
+    return Updates(optimizer, large, alone=alone, lend_to=network if lends else None)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 @contextmanager
