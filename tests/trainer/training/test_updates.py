@@ -16,25 +16,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn import functional
 
 from snowmelt_trainer import training
 from snowmelt_trainer.contract.optimization import OptimizerName, Precision
 from snowmelt_trainer.training import lent_weights
-from snowmelt_trainer.training.convolution import multiply_small_maps
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.optimizers import build_optimizer
 from snowmelt_trainer.training.updates import LARGE, MAX_GRADIENT_NORM, MOMENTA, Updates, updates_of
+from tests.trainer.training.networks import (
+    IMAGES,
+    NETWORKS,
+    WIDTH,
+    Attending,
+    Network,
+    UsedTwice,
+    convolving,
+    convolving_as_processors_do,
+    matrices,
+    plain,
+)
 
-LAYERS = 4
-WIDTH = 32
-IMAGES = 16
-MATRIX = 500
-"""Bytes: fewer than any matrix of these networks has, more than any vector."""
 CPU = torch.device("cpu")
 ORDINARY = 0.1
 """Size of a loss whose gradients are far below the limit; of a whole network's, a hundredth of it."""
-Network = Callable[[], nn.Module]
 Dtype = torch.dtype | None
 Within = Callable[[], AbstractContextManager[None]]
 
@@ -44,70 +48,10 @@ class Holder(Enum):
 
     LENT = "the weights' lender, on a processor"
     HOOKS = "hooks, on an accelerator"
-    BUCKETS = "DistributedDataParallel"
+    BUCKETS = "DistributedDataParallel, of several accelerators"
 
 
-class NeverUsed(nn.Module):
-    """Has weights that get no gradient."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.never, self.used = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        result: Tensor = self.used(inputs)
-        return result
-
-
-class OneLayer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(WIDTH, WIDTH)
-
-
-class UsedTwice(OneLayer):
-    def forward(self, inputs: Tensor) -> Tensor:
-        result: Tensor = self.layer(self.layer(inputs).relu())
-        return result
-
-
-class NeverCalled(OneLayer):
-    """Multiplies by a layer's weights itself, as torchvision's Swin transformers do."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return functional.linear(inputs, self.layer.weight, self.layer.bias)
-
-
-class Attending(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        tokens = inputs.view(IMAGES // 4, 4, WIDTH)
-        result: Tensor = self.attention(tokens, tokens, tokens, need_weights=False)[0]
-        return result
-
-
-def plain() -> nn.Module:
-    layers = [module for _ in range(LAYERS) for module in (nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU())]
-    return nn.Sequential(*layers)
-
-
-def convolving() -> nn.Module:
-    model = nn.Sequential(
-        nn.Unflatten(1, (2, 4, 4)), nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 2), nn.Flatten()
-    )
-    return model.to(memory_format=torch.channels_last)
-
-
-def convolving_as_processors_do() -> nn.Module:
-    model = convolving()
-    multiply_small_maps(model)
-    return model
-
-
-NETWORKS = [plain, convolving, convolving_as_processors_do, NeverUsed, UsedTwice, NeverCalled, Attending]
+WORKERS = {Holder.LENT: 1, Holder.HOOKS: 1, Holder.BUCKETS: 2}
 
 
 def losses(
@@ -131,13 +75,13 @@ def twins(network: Network) -> tuple[nn.Module, nn.Module]:
     return one, other
 
 
-def matrices(model: nn.Module, dtype: Dtype) -> list[nn.Parameter]:
-    return [one for one in model.parameters() if dtype is not None and one.nbytes >= MATRIX]
+def large(model: nn.Module, dtype: Dtype) -> list[nn.Parameter]:
+    return [] if dtype is None else matrices(model)
 
 
 def ours_of(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: Dtype, holder: Holder = Holder.LENT) -> Updates:
-    lend_to = model if dtype and holder is Holder.LENT else None
-    return Updates(optimizer, matrices(model, dtype), alone=holder is not Holder.BUCKETS, lend_to=lend_to)
+    lends = dtype is not None and holder is Holder.LENT
+    return Updates(optimizer, large(model, dtype), model, World(size=WORKERS[holder]), lends=lends)
 
 
 def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rounded: list[nn.Parameter]) -> None:
@@ -168,8 +112,8 @@ def after(
     for mine, other in zip(
         losses(ours, steps, size, dtype, updates.forward), losses(theirs, steps, size, dtype), strict=True
     ):
-        updates.step(mine)
-        torch_step(theirs, optimizer, other, matrices(theirs, dtype))
+        updates.step(mine / WORKERS[holder])
+        torch_step(theirs, optimizer, other, large(theirs, dtype) if WORKERS[holder] == 1 else [])
 
 
 def assert_equal(ours: nn.Module, theirs: nn.Module) -> None:
@@ -268,19 +212,18 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "workers", "gradients", "momenta"),
+    ("precision", "gradients", "momenta"),
     [
-        (Precision.BFLOAT16, 1, torch.bfloat16, torch.bfloat16),
-        (Precision.BFLOAT16, 2, torch.float32, torch.bfloat16),  # gradients lie in DistributedDataParallel's buffers
-        (Precision.FLOAT32, 1, torch.float32, torch.float32),
+        (Precision.BFLOAT16, torch.bfloat16, torch.bfloat16),
+        (Precision.FLOAT32, torch.float32, torch.float32),
     ],
 )
 def test_in_bfloat16_large_gradients_and_momenta_are_held_in_it(
-    precision: Precision, workers: int, gradients: torch.dtype, momenta: torch.dtype, held: list[Tensor]
+    precision: Precision, gradients: torch.dtype, momenta: torch.dtype, held: list[Tensor]
 ) -> None:
     model = nn.Linear(512, 512)
     optimizer = optimizer_of(model)
-    updates = updates_of(optimizer, model, precision, World(size=workers))
+    updates = updates_of(optimizer, model, precision, World())
     lent: list[torch.dtype] = []
     model.register_forward_hook(lambda module, *_: lent.append(module.weight.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is Precision.BFLOAT16), updates.forward():
@@ -311,7 +254,7 @@ def test_no_lent_weight_is_in_memory_between_forward_and_backward_pass(
     loss = next(losses(model, 1, ORDINARY, torch.bfloat16, updates.forward))
     assert loss.requires_grad
     assert [one.expired() for one in lent] == [True] * len(lent)
-    assert len(lent) >= len(matrices(model, torch.bfloat16))
+    assert len(lent) >= len(matrices(model))
 
 
 def test_a_failed_forward_pass_leaves_every_parameter_in_its_place() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,25 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def begin_sum(self, values: torch.Tensor) -> dist.Work:
+        """As `sum`, of several workers, while they go on; to be waited for. All lay the values out alike, densely."""
+        work = dist.all_reduce(_flat(values), async_op=True)
+        assert work is not None
+        return work
+
+    def sum_all(self, tensors: Sequence[torch.Tensor]) -> None:
+        """As `sum`, of tensors of one type, in one message."""
+        if self.size > 1 and tensors:
+            flat = [_flat(one) for one in tensors]
+            sums = self.sum(torch.cat(flat))
+            torch._foreach_copy_(flat, sums.split([one.numel() for one in flat]))
+
+    def agree(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Gives every worker's tensors the leader's values, in place."""
+        if self.size > 1:
+            for one in tensors:
+                dist.broadcast(_flat(one), src=0)
+
     def minimum(self, value: int) -> int:
         """The smallest of the workers' values."""
         tensor = torch.tensor(value, device=self.device)
@@ -71,7 +90,8 @@ def replicated(suffix: nn.Module, world: World, precision: Precision) -> nn.Modu
     """The network whose gradients the workers average; itself where there is one worker.
 
     In BFloat16 gradients travel as such, in half the bytes: those of matrix products and convolutions were computed in
-    it anyway, and only the sum over the workers is rounded once more. All workers get the same sum.
+    it anyway, and only the sum over the workers is rounded once more. All workers get the same sum. (Where weights are
+    lent, `gradients.NarrowGradients` does the same with less copying.)
     """
     if world.size == 1:
         return suffix
@@ -94,13 +114,16 @@ def average_buffers(model: nn.Module, world: World) -> None:
     costs less than DistributedDataParallel's broadcast in every step, and loses no worker's share. Frozen modules are
     in eval mode and stay untouched.
     """
-    if world.size == 1:
-        return
-    for module in model.modules():
-        if module.training:
-            for buffer in module.buffers(recurse=False):
-                if buffer.is_floating_point():
-                    world.sum(buffer).div_(world.size)
+    buffers = [
+        buffer
+        for module in model.modules()
+        if module.training
+        for buffer in module.buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+    if world.size > 1 and buffers:
+        world.sum_all(buffers)
+        torch._foreach_div_(buffers, world.size)
 
 
 def digest(model: nn.Module) -> str:
@@ -126,3 +149,8 @@ def agreed_digests(model: nn.Module, world: World, moment: str) -> tuple[str, ..
 
 def _brief(digests: Sequence[str]) -> str:
     return ", ".join(f"rank {rank} {text[:12]}" for rank, text in enumerate(digests))
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """All elements of a dense tensor, in the order in which they lie."""
+    return tensor.as_strided((tensor.numel(),), (1,))

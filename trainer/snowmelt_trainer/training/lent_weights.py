@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-Held = dict[nn.Parameter, Tensor]
-"""Gradients in BFloat16."""
+from snowmelt_trainer.training.gradients import NarrowGradients
 
 
 class LentWeights:
@@ -25,7 +24,7 @@ class LentWeights:
     it, and made again when the backward pass gets there, to the same values. Their gradients stay in BFloat16.
     """
 
-    def __init__(self, network: nn.Module, parameters: Collection[nn.Parameter], gradients: Held) -> None:
+    def __init__(self, network: nn.Module, parameters: Collection[nn.Parameter], gradients: NarrowGradients) -> None:
         """Those of `parameters` that the network's layers multiply by; their gradients go to `gradients`."""
         chosen = set(parameters)
         self._borrowers = {
@@ -52,7 +51,7 @@ class LentWeights:
 
     def _lend(self, places: list[_Place], *_: Any) -> None:
         for place in places:
-            made = _Narrow.apply(place.parameter, self._hold)
+            made = _Narrow.apply(place.parameter, self._gradients.add)
             self._lent[_address(made)] = place.parameter
             place.put(made)
 
@@ -60,10 +59,6 @@ class LentWeights:
         self._lent.clear()
         for place in places:
             place.put(place.parameter)
-
-    def _hold(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        before = self._gradients.get(parameter)
-        self._gradients[parameter] = gradient if before is None else before + gradient
 
     def _without(self, saved: Tensor) -> Tensor | _Remade:
         """What the backward pass is to find of a tensor that it needs."""
@@ -103,14 +98,14 @@ class _Narrow(torch.autograd.Function):
     """A parameter in BFloat16; the gradient goes where it is told to, and not to the parameter."""
 
     @staticmethod
-    def forward(ctx: Any, parameter: nn.Parameter, hold: Callable[[nn.Parameter, Tensor], None]) -> Tensor:
-        ctx.hold = partial(hold, parameter)
+    def forward(ctx: Any, parameter: nn.Parameter, add: Callable[[nn.Parameter, Tensor], None]) -> Tensor:
+        ctx.add = partial(add, parameter)
         return parameter.to(torch.bfloat16)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
-        ctx.hold(gradient)
+        ctx.add(gradient)
         return None, None
 
 

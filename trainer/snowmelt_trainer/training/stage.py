@@ -18,7 +18,7 @@ from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
 from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
-from snowmelt_trainer.training.distributed import agreed_digests, average_buffers, replicated
+from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable, solver_of
 from snowmelt_trainer.training.keeping import Keeper
 from snowmelt_trainer.training.metrics import Counts
@@ -60,7 +60,6 @@ class StageTraining:
         if cut.reason:
             rig.reporter.warn(f"stage {self.stage.index}: {cut.reason}, so its frozen layers run with the trained ones")
         self._open_cache(cut, previous)
-        self.network = replicated(cut.suffix, rig.world, rig.precision)
         self.optimizer = build_optimizer(
             optimization.optimizer,
             parameter_groups(rig.model, rig.groups, self.stage, optimization.regularization.weight_decay),
@@ -69,7 +68,7 @@ class StageTraining:
         self.average = self._averaged()
         if optimizer_state:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
-        self.updates = updates_of(self.optimizer, self.network, rig.precision, rig.world)
+        self.updates = updates_of(self.optimizer, cut.suffix, rig.precision, rig.world)
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
@@ -177,13 +176,11 @@ class StageTraining:
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
         set_rate(self.optimizer, rate_factor(self.schedule, state.epoch * rig.train.steps + step, self.total_steps))
         with autocast(rig.precision, device), self.updates.forward():
-            logits = self.network(self.cut.features(inputs) if self.cache is None else inputs)
+            logits = self.updates.network(self.cut.features(inputs) if self.cache is None else inputs)
         loss = functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing
         )
-        # DDP averages over the workers, whose shares may differ in size: this makes the result the mean over the global
-        # batch.
-        self.updates.step(loss * (rig.world.size / self.sizes[step]))
+        self.updates.step(loss * (1 / self.sizes[step]))  # over all workers, the mean over the global batch
         self.average.update()
         self.loss += loss.detach()
 
