@@ -83,8 +83,8 @@ def together(figures: Figures, workers: int) -> str:
         return "Several workers were not measured."
     return (
         f"{workers} workers that train everything, in processes of their own with an equal part of the threads: "
-        f"{spread(figures.together)} of the throughput of the plain loop with all of them (checkpoints, which may take a hundredth of the "
-        "processors' time, apart); aim: at least 0.9."
+        f"{spread(figures.together)} of the throughput of the plain loop with all of them (checkpoints, which may take "
+        "a hundredth of the processors' time, apart); aim: at least 0.9."
     )
 
 

@@ -1,4 +1,4 @@
-"""Tensors by name, put into a network."""
+"""Tensors by name, put into a network, and as they lie in memory."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], *, versions: Map
     own: Any = model.state_dict()
     state._metadata = versions or own._metadata  # type: ignore[attr-defined]
     model.load_state_dict(state)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """All elements of a dense tensor, in the order in which they lie."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snowmelt_trainer import training
+from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.training.averaging import AveragedWeights
 from snowmelt_trainer.training.convolution import multiply_small_maps
+from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.updates import Updates
 
 LAYERS = 4
 WIDTH = 32
@@ -85,8 +91,25 @@ def convolving_as_processors_do() -> nn.Module:
     return model
 
 
-NETWORKS = [plain, convolving, convolving_as_processors_do, NeverUsed, UsedTwice, NeverCalled, Attending, CalledAndMultiplied]
+NETWORKS = [
+    plain,
+    convolving,
+    convolving_as_processors_do,
+    NeverUsed,
+    UsedTwice,
+    NeverCalled,
+    CalledAndMultiplied,
+    Attending,
+]
 
 
 def matrices(model: nn.Module) -> list[nn.Parameter]:
     return [one for one in model.parameters() if one.nbytes >= MATRIX]
+
+
+def updates_with_large_matrices(
+    model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision, world: World
+) -> Updates:
+    """Of a small network, whose matrices count as large."""
+    with patch.object(training.updates, "LARGE", MATRIX):
+        return Updates(optimizer, model, AveragedWeights({}, 0.0), precision, world)

@@ -16,6 +16,9 @@ from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import rig_for
 
+SIZES = pytest.mark.parametrize("side", [4, 512])
+"""Of a small weight matrix, and of a large one."""
+
 
 def named(value: float) -> dict[str, nn.Parameter]:
     return {"weight": nn.Parameter(torch.full((2, 3), value)), "bias": nn.Parameter(torch.full((2,), value))}
@@ -33,19 +36,71 @@ def test_the_average_starts_at_the_first_weights_and_moves_by_a_fixed_share_of_t
     parameters = named(1.0)
     average, expected = AveragedWeights(parameters, decay), 1.0
     for value in steps:
-        set_to(parameters, value)
-        average.update()
+        with average.follow(parameters.values()):
+            set_to(parameters, value)
         expected += (value - expected) * (1 - decay)
     with average.in_place():
         for parameter in parameters.values():
             torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected), rtol=0, atol=1e-4)
 
 
-def test_looking_at_the_average_leaves_the_last_steps_weights_bit_for_bit() -> None:
-    parameters = {"weight": nn.Parameter(torch.randn(4, 4))}
-    average = AveragedWeights(parameters, 0.9)
-    parameters["weight"].data.normal_()
-    average.update()
+@pytest.mark.parametrize("shape", [(512, 512), (64, 512, 3, 3)])
+def test_the_average_of_large_weights_is_off_by_less_than_a_hundredth_of_its_distance(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape))
+    if weight.dim() == 4:
+        weight.data = weight.data.to(memory_format=torch.channels_last)
+    average, expected = AveragedWeights({"weight": weight}, 0.9, narrow=True), weight.detach().double()
+    for _ in range(30):
+        with average.follow([weight]):
+            weight.data.add_(torch.randn(shape), alpha=1e-3)
+        expected += (weight.detach() - expected) * (1 - 0.9)
+    distance = (weight.detach() - expected).norm()
+    with average.in_place():
+        assert (weight.detach() - expected).norm() < distance / 100
+        assert distance > 0
+
+
+@pytest.mark.parametrize(("narrow", "share"), [(True, 1 / 2), (False, 1)])
+def test_large_weights_take_half_as_much_for_a_narrow_average(
+    memory: Callable[[AveragedWeights], int], narrow: bool, share: float
+) -> None:
+    weight = nn.Parameter(torch.randn(512, 512))
+    average = AveragedWeights({"weight": weight}, 0.9, narrow=narrow)
+    assert memory(average) == weight.nbytes * share
+    with average.in_place():
+        pass
+    assert memory(average) == weight.nbytes * share
+
+
+@pytest.fixture
+def memory() -> Callable[[AveragedWeights], int]:
+    """Bytes of all tensors that an average holds beside the parameters."""
+
+    def held(average: AveragedWeights) -> int:
+        maps = [one for one in vars(average).values() if isinstance(one, dict)]
+        tensors = [one for each in maps for one in each.values() if not isinstance(one, nn.Parameter)]
+        return sum(one.nbytes for one in tensors)
+
+    return held
+
+
+def test_a_step_with_some_of_the_parameters_leaves_the_average_of_the_others() -> None:
+    parameters = {"small": nn.Parameter(torch.ones(3)), "large": nn.Parameter(torch.ones(512, 512))}
+    average = AveragedWeights(parameters, 0.5, narrow=True)
+    for parameter in parameters.values():
+        with average.follow([parameter]):
+            parameter.data.fill_(2.0)
+    with average.in_place():
+        assert [float(one.detach().mean()) for one in parameters.values()] == [1.5, 1.5]
+
+
+@SIZES
+def test_looking_at_the_average_leaves_the_last_steps_weights_bit_for_bit(side: int) -> None:
+    parameters = {"weight": nn.Parameter(torch.randn(side, side))}
+    average = AveragedWeights(parameters, 0.9, narrow=True)
+    with average.follow(parameters.values()):
+        parameters["weight"].data.normal_()
     before = parameters["weight"].detach().clone()
     with average.in_place():
         assert not parameters["weight"].equal(before)
@@ -53,17 +108,18 @@ def test_looking_at_the_average_leaves_the_last_steps_weights_bit_for_bit() -> N
     assert parameters["weight"].equal(before)
 
 
-def test_an_average_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
+@SIZES
+def test_an_average_goes_on_from_a_checkpoint_as_if_nothing_had_happened(side: int) -> None:
     torch.manual_seed(0)
-    walks = torch.randn(6, 4, 4)
+    walks = torch.randn(6, side, side)
 
     def walk(parameters: dict[str, nn.Parameter], average: AveragedWeights, steps: range) -> None:
         for step in steps:
-            parameters["weight"].data.copy_(walks[step] + parameters["weight"].data)
-            average.update()
+            with average.follow(parameters.values()):
+                parameters["weight"].data.add_(walks[step])
 
-    straight = {"weight": nn.Parameter(torch.zeros(4, 4))}
-    whole = AveragedWeights(straight, 0.9)
+    straight = {"weight": nn.Parameter(torch.zeros(side, side))}
+    whole = AveragedWeights(straight, 0.9, narrow=True)
     walk(straight, whole, range(3))
     with whole.in_place():
         model = straight["weight"].detach().clone()
@@ -71,7 +127,7 @@ def test_an_average_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> No
     walk(straight, whole, range(3, 6))
 
     resumed = {"weight": nn.Parameter(model)}
-    rest = AveragedWeights(resumed, 0.9)
+    rest = AveragedWeights(resumed, 0.9, narrow=True)
     rest.resume(last_step)
     walk(resumed, rest, range(3, 6))
     assert resumed["weight"].equal(straight["weight"])
@@ -87,8 +143,8 @@ def test_weights_of_other_layers_are_not_gone_on_from() -> None:
 def test_without_decay_there_is_nothing_to_exchange() -> None:
     parameters = named(1.0)
     average = AveragedWeights(parameters, 0.0)
-    set_to(parameters, 2.0)
-    average.update()
+    with average.follow(parameters.values()):
+        set_to(parameters, 2.0)
     with average.in_place():
         assert parameters["weight"].flatten().tolist() == [2.0] * 6
         assert average.last_step() == {}

@@ -12,9 +12,10 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.training.averaging import AveragedWeights
 from snowmelt_trainer.training.distributed import World, average_buffers
-from snowmelt_trainer.training.updates import Updates, updates_of
-from tests.trainer.training.networks import IMAGES, NETWORKS, WIDTH, Network, matrices
+from snowmelt_trainer.training.updates import updates_of
+from tests.trainer.training.networks import IMAGES, NETWORKS, WIDTH, Network, updates_with_large_matrices
 
 WORKERS = 2
 SHARE = 0.01
@@ -46,7 +47,7 @@ def weights(model: nn.Module) -> Weights:
 
 def one_step(network: Network, world: World) -> Weights:
     model = made(network)
-    updates = Updates(plain_sgd(model), matrices(model), model, world, lends=True)
+    updates = updates_with_large_matrices(model, plain_sgd(model), Precision.BFLOAT16, world)
     with updates.forward():
         loss = loss_of(model, world.rank)
     updates.step(loss)
@@ -59,7 +60,7 @@ def begun_differently(world: World) -> Weights:
     model = nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.Conv2d(2, 2, 3)).to(
         memory_format=torch.channels_last
     )
-    updates_of(plain_sgd(model), model, Precision.BFLOAT16, world)
+    updates_of(plain_sgd(model), model, AveragedWeights({}, 0.0), Precision.BFLOAT16, world)
     return weights(model)
 
 

@@ -1,4 +1,4 @@
-"""One step: the same as torch's, with gradients, momenta and weights in as few bytes as they need."""
+"""One step: the same as torch's, with gradients and weights in as few bytes as they need."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from snowmelt_trainer import training
 from snowmelt_trainer.contract.optimization import OptimizerName, Precision
 from snowmelt_trainer.training import lent_weights
+from snowmelt_trainer.training.averaging import AveragedWeights
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.optimizers import build_optimizer
-from snowmelt_trainer.training.updates import LARGE, MAX_GRADIENT_NORM, MOMENTA, Updates, updates_of
+from snowmelt_trainer.training.precision import LARGE
+from snowmelt_trainer.training.updates import MAX_GRADIENT_NORM, Updates, updates_of
 from tests.trainer.training.networks import (
     IMAGES,
     NETWORKS,
@@ -34,9 +36,11 @@ from tests.trainer.training.networks import (
     convolving_as_processors_do,
     matrices,
     plain,
+    updates_with_large_matrices,
 )
 
 CPU = torch.device("cpu")
+NO_AVERAGE = AveragedWeights({}, 0.0)
 ORDINARY = 0.1
 """Size of a loss whose gradients are far below the limit; of a whole network's, a hundredth of it."""
 Dtype = torch.dtype | None
@@ -51,7 +55,9 @@ class Holder(Enum):
     BUCKETS = "DistributedDataParallel, of several accelerators"
 
 
-WORKERS = {Holder.LENT: 1, Holder.HOOKS: 1, Holder.BUCKETS: 2}
+GPU = torch.device("cuda")
+WORLDS = {Holder.LENT: World(), Holder.HOOKS: World(device=GPU), Holder.BUCKETS: World(size=2, device=GPU)}
+"""Where each is what does it. (No test here uses a device.)"""
 
 
 def losses(
@@ -75,25 +81,16 @@ def twins(network: Network) -> tuple[nn.Module, nn.Module]:
     return one, other
 
 
-def large(model: nn.Module, dtype: Dtype) -> list[nn.Parameter]:
-    return [] if dtype is None else matrices(model)
-
-
 def ours_of(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: Dtype, holder: Holder = Holder.LENT) -> Updates:
-    lends = dtype is not None and holder is Holder.LENT
-    return Updates(optimizer, large(model, dtype), model, World(size=WORKERS[holder]), lends=lends)
+    precision = Precision.FLOAT32 if dtype is None else Precision.BFLOAT16
+    return updates_with_large_matrices(model, optimizer, precision, WORLDS[holder])
 
 
-def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rounded: list[nn.Parameter]) -> None:
-    """As one does with torch, but for the momenta of some, which lose what BFloat16 does not hold."""
+def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad()
-    for parameter in rounded:
-        state = optimizer.state.get(parameter, {})
-        for name in set(MOMENTA) & state.keys():
-            state[name] = state[name].bfloat16().float()
 
 
 def after(
@@ -112,8 +109,8 @@ def after(
     for mine, other in zip(
         losses(ours, steps, size, dtype, updates.forward), losses(theirs, steps, size, dtype), strict=True
     ):
-        updates.step(mine / WORKERS[holder])
-        torch_step(theirs, optimizer, other, large(theirs, dtype) if WORKERS[holder] == 1 else [])
+        updates.step(mine / WORLDS[holder].size)
+        torch_step(theirs, optimizer, other)
 
 
 def assert_equal(ours: nn.Module, theirs: nn.Module) -> None:
@@ -148,7 +145,7 @@ def test_a_step_of_torchvisions_networks_is_torchs_bit_for_bit(architecture: str
     kwargs = {"image_size": 32} if architecture.startswith("vit") else {}
     ours, theirs = twins(lambda: torchvision.models.get_model(architecture, num_classes=10, **kwargs))
     optimizers = [optimizer_of(model) for model in (ours, theirs)]
-    updates = updates_of(optimizers[0], ours, Precision.BFLOAT16, World())
+    updates = updates_of(optimizers[0], ours, NO_AVERAGE, Precision.BFLOAT16, World())
     images = torch.randn(4, 3, 32, 32)
     made = []
     for model, within in ((ours, updates.forward), (theirs, nullcontext)):
@@ -157,7 +154,7 @@ def test_a_step_of_torchvisions_networks_is_torchs_bit_for_bit(architecture: str
             logits = model(images)
         made.append(logits.float().square().mean() * ORDINARY / 100)
     updates.step(made[0])
-    torch_step(theirs, optimizers[1], made[1], [])
+    torch_step(theirs, optimizers[1], made[1])
     assert_equal(ours, theirs)
 
 
@@ -212,18 +209,14 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "gradients", "momenta"),
-    [
-        (Precision.BFLOAT16, torch.bfloat16, torch.bfloat16),
-        (Precision.FLOAT32, torch.float32, torch.float32),
-    ],
+    ("precision", "gradients"), [(Precision.BFLOAT16, torch.bfloat16), (Precision.FLOAT32, torch.float32)]
 )
-def test_in_bfloat16_large_gradients_and_momenta_are_held_in_it(
-    precision: Precision, gradients: torch.dtype, momenta: torch.dtype, held: list[Tensor]
+def test_in_bfloat16_large_gradients_are_held_in_it(
+    precision: Precision, gradients: torch.dtype, held: list[Tensor]
 ) -> None:
     model = nn.Linear(512, 512)
     optimizer = optimizer_of(model)
-    updates = updates_of(optimizer, model, precision, World())
+    updates = updates_of(optimizer, model, NO_AVERAGE, precision, World())
     lent: list[torch.dtype] = []
     model.register_forward_hook(lambda module, *_: lent.append(module.weight.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is Precision.BFLOAT16), updates.forward():
@@ -231,9 +224,6 @@ def test_in_bfloat16_large_gradients_and_momenta_are_held_in_it(
     updates.step(loss)
     assert lent == [gradients]
     assert {one.dim(): one.dtype for one in held} == {2: gradients, 1: torch.float32}
-    assert optimizer.state[model.weight]["exp_avg"].dtype is momenta
-    assert optimizer.state[model.weight]["exp_avg_sq"].dtype is torch.float32
-    assert optimizer.state[model.bias]["exp_avg"].dtype is torch.float32
 
 
 @pytest.mark.parametrize("network", [plain, convolving, convolving_as_processors_do, UsedTwice, Attending])

@@ -34,7 +34,7 @@ class Precision(StrEnum):
     FLOAT32 = "Float32"
     """Single precision throughout."""
     BFLOAT16 = "BFloat16"
-    """Autocast to bfloat16; parameters stay in float32, and the optimizer's state does, momenta aside."""
+    """Autocast to bfloat16; parameters and the optimizer's state stay in float32."""
 
 
 class CacheMode(StrEnum):

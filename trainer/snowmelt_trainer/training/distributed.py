@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.tensors import flat
 
 _CPU = torch.device("cpu")
 
@@ -40,22 +41,22 @@ class World:
 
     def begin_sum(self, values: torch.Tensor) -> dist.Work:
         """As `sum`, of several workers, while they go on; to be waited for. All lay the values out alike, densely."""
-        work = dist.all_reduce(_flat(values), async_op=True)
+        work = dist.all_reduce(flat(values), async_op=True)
         assert work is not None
         return work
 
     def sum_all(self, tensors: Sequence[torch.Tensor]) -> None:
         """As `sum`, of tensors of one type, in one message."""
         if self.size > 1 and tensors:
-            flat = [_flat(one) for one in tensors]
-            sums = self.sum(torch.cat(flat))
-            torch._foreach_copy_(flat, sums.split([one.numel() for one in flat]))
+            lying = [flat(one) for one in tensors]
+            sums = self.sum(torch.cat(lying))
+            torch._foreach_copy_(lying, torch.split(sums, [one.numel() for one in lying]))
 
     def agree(self, tensors: Iterable[torch.Tensor]) -> None:
         """Gives every worker's tensors the leader's values, in place."""
         if self.size > 1:
             for one in tensors:
-                dist.broadcast(_flat(one), src=0)
+                dist.broadcast(flat(one), src=0)
 
     def minimum(self, value: int) -> int:
         """The smallest of the workers' values."""
@@ -149,8 +150,3 @@ def agreed_digests(model: nn.Module, world: World, moment: str) -> tuple[str, ..
 
 def _brief(digests: Sequence[str]) -> str:
     return ", ".join(f"rank {rank} {text[:12]}" for rank, text in enumerate(digests))
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """All elements of a dense tensor, in the order in which they lie."""
-    return tensor.as_strided((tensor.numel(),), (1,))

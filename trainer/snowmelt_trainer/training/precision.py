@@ -13,6 +13,8 @@ from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.convolution import IMAGES, as_maps, multiply_small_maps, pixels_of
 from snowmelt_trainer.training.distributed import World
 
+LARGE = 1 << 20
+"""Bytes of a parameter of which it is worth holding little in BFloat16."""
 SIDE, PRODUCTS = 512, 16
 """Of the matrices that are multiplied to compare precisions, and how often: some 60 ms in all on a slow core."""
 

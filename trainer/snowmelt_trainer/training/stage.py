@@ -68,7 +68,7 @@ class StageTraining:
         self.average = self._averaged()
         if optimizer_state:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
-        self.updates = updates_of(self.optimizer, cut.suffix, rig.precision, rig.world)
+        self.updates = updates_of(self.optimizer, cut.suffix, self.average, rig.precision, rig.world)
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
@@ -100,13 +100,15 @@ class StageTraining:
         return solver_of(self.rig, head, self.cache, self.rig.samples, lambda: self.state)
 
     def _averaged(self) -> AveragedWeights:
-        """A solved head is no walk about a minimum: there is nothing to average."""
+        """A solved head is no walk about a minimum: there is nothing to average. Of several workers each would spend
+        the time that a narrow average takes, while their steps get shorter."""
         rig = self.rig
         decay = chosen_decay(rig.config.optimization.regularization.ema, rig.train.steps)
         if self.adapts:
             match_statistics(rig.model, decay)
         trained = {name: one for name, one in rig.model.named_parameters() if one.requires_grad}
-        return AveragedWeights(trained, 0.0 if self.solver else decay)
+        alone = rig.world.size == 1 and rig.world.device.type == "cpu"
+        return AveragedWeights(trained, 0.0 if self.solver else decay, narrow=alone)
 
     def run(self) -> RunState:
         """Trains until the stage ends.
@@ -181,7 +183,6 @@ class StageTraining:
             logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing
         )
         self.updates.step(loss * (1 / self.sizes[step]))  # over all workers, the mean over the global batch
-        self.average.update()
         self.loss += loss.detach()
 
     def _count(self, steps: int, samples: int) -> None:

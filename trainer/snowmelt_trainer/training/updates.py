@@ -4,66 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
 from snowmelt_trainer.contract.optimization import Precision
+from snowmelt_trainer.training.averaging import AveragedWeights
 from snowmelt_trainer.training.distributed import World, replicated
 from snowmelt_trainer.training.gradients import NarrowGradients, as_it_lies
 from snowmelt_trainer.training.lent_weights import LentWeights
 from snowmelt_trainer.training.optimizers import first_state
+from snowmelt_trainer.training.precision import LARGE
 
 MAX_GRADIENT_NORM = 5.0
 """Gradients are scaled down to this norm of all of them. A ResNet-18 never reaches it, a ResNet-50 in half of the steps
 of a fit (docs/design/20261126-around-a-step.md)."""
-LARGE = 1 << 20
-"""Bytes of a parameter whose gradient and momentum are worth holding in BFloat16."""
 AT_ONCE = 16 << 20
-"""Bytes of gradients that are made Float32 again at once. With less the optimizer's calls cost more than they save."""
-MOMENTA = ("exp_avg", "momentum_buffer")
-"""What torch's AdamW and SGD call the mean of the last steps' gradients. (AdamW's mean of squares changes by a
-thousandth in a step, which BFloat16 could not hold.)"""
+"""Bytes of parameters that are updated at once. With less the optimizer's calls cost more than they save."""
 
 
 class Updates:
     """Updates the parameters of one optimizer.
 
-    In BFloat16 little is held of large parameters, which leaves room for the average of the weights:
+    The arithmetic is torch's. In BFloat16 little is held of large parameters, which leaves room for the average of the
+    weights:
 
     - Weights in BFloat16 are lent to the layers that use them, on processors.
     - Gradients were computed in it, and widened for the optimizer. So as each one comes, it is narrowed again, which
       loses nothing, until the norm of all is known; then they are widened in parts. (Several workers with accelerators
       hold them as DistributedDataParallel does, in buffers of its own.)
-    - Momenta lie in it between two steps. They are rounded by 0.4% at most, of which some steps later nothing is left;
-      gradients of two batches differ by many times that. (Of several workers, each would spend the time that it takes,
-      while their steps get shorter.)
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        large: Sequence[nn.Parameter],
         network: nn.Module,
+        average: AveragedWeights,
+        precision: Precision,
         world: World,
-        *,
-        lends: bool,
     ) -> None:
-        """Of the `large` parameters little is held. `network` has the optimizer's parameters; whether it `lends` their
-        weights in BFloat16 to its layers."""
-        self._optimizer, self._large, self._world, self.network = optimizer, large, world, network
-        """The network is what is to run forward."""
-        chosen = set(large)
+        """`network` is what the optimizer's parameters are trained in, and `average` the average of its weights."""
+        self.network = network
+        """What is to run forward."""
+        self._optimizer, self._average, self._world = optimizer, average, world
+        self._large = [one for one in _parameters(optimizer) if one.nbytes >= LARGE]
+        chosen = set(self._large)
         self._others = [one for one in _parameters(optimizer) if one not in chosen]
-        self._parts = [self._others, *_parts(large)]
+        self._parts = [self._others, *_parts(self._large)]
         """In the order of their updates: the optimizer takes every gradient that lies with its parameter."""
-        self._with_narrow_momenta = set(large) if world.size == 1 else set()
-        self._gradients = NarrowGradients(world)
-        self._lent = LentWeights(network, large, self._gradients) if lends else None
+        lends = lends_weights(optimizer, precision, world)
         self._in_buckets = world.size > 1 and not lends
         """Whether DistributedDataParallel exchanges the gradients."""
+        narrows = precision is Precision.BFLOAT16 and not self._in_buckets
+        self._narrowed = self._large if narrows else []
+        """Whose gradients are."""
+        self._gradients = NarrowGradients(world)
+        self._lent = LentWeights(network, self._large, self._gradients) if lends else None
         self._begun = False
 
     def forward(self) -> AbstractContextManager[None]:
@@ -79,13 +76,11 @@ class Updates:
         for parameter in _parameters(self._optimizer):
             if parameter not in self._optimizer.state:
                 self._optimizer.state[parameter] = first_state(self._optimizer, parameter)
-        for state, name, momentum in self._narrow_momenta(self._large):
-            state[name] = momentum.bfloat16()
 
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of the sum of all workers' `loss`, scalars that were computed within `forward`;
         afterwards no parameter has a gradient."""
-        with _narrowed([] if self._in_buckets else self._large, self._gradients):
+        with _narrowed(self._narrowed, self._gradients):
             torch.autograd.backward(loss * self._world.size if self._in_buckets else loss)
         held = self._over_all_workers()
         norm = _norm(list(held.values()), [one.grad for one in self._others if one.grad is not None])
@@ -98,12 +93,12 @@ class Updates:
     def _over_all_workers(self) -> dict[nn.Parameter, Tensor]:
         """After the backward pass: the gradients of large parameters, which do not lie with these any more; those of
         the others do."""
+        held = self._gradients.take()
         if not self._in_buckets:
             self._world.sum_all([one.grad for one in self._others if one.grad is not None])
-            return self._gradients.take()
-        held = {one: one.grad for one in self._large if one.grad is not None}
-        for parameter in held:
-            parameter.grad = None
+        for parameter in self._large:
+            if parameter.grad is not None:
+                held[parameter], parameter.grad = parameter.grad, None
         return held
 
     def _update(self, part: Sequence[nn.Parameter], norm: Tensor) -> None:
@@ -111,42 +106,30 @@ class Updates:
         one."""
         if norm.device.type != "cpu" or norm > MAX_GRADIENT_NORM:
             clip_grads_with_norm_(part, MAX_GRADIENT_NORM, norm)
-        with self._widened(part):
+        with self._average.follow(part):
             self._optimizer.step()
         for parameter in part:
             parameter.grad = None
 
-    @contextmanager
-    def _widened(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-        """Within it, all their momenta are Float32; afterwards the narrow ones lie where they lay before."""
-        narrow = list(self._narrow_momenta(parameters))
-        for state, name, momentum in narrow:
-            state[name] = momentum.float()
-        yield
-        for state, name, momentum in narrow:
-            state[name] = momentum.copy_(state[name])
 
-    def _narrow_momenta(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-        """Those to be held so, each with where the optimizer looks for it."""
-        for parameter in parameters:
-            if parameter in self._with_narrow_momenta:
-                state = self._optimizer.state[parameter]
-                yield from ((state, name, state[name]) for name in MOMENTA if name in state)
-
-
-def updates_of(optimizer: torch.optim.Optimizer, network: nn.Module, precision: Precision, world: World) -> Updates:
-    """Those of one of the workers.
-
-    Weights are lent on processors alone: what an accelerator computes with them in the meantime is over sooner than
-    Python has given it to do.
-    """
-    large = [one for one in _parameters(optimizer) if precision is Precision.BFLOAT16 and one.nbytes >= LARGE]
-    lends = bool(large) and world.device.type == "cpu"
-    if lends:
-        world.agree(network.state_dict().values())  # as DistributedDataParallel does when it is made
+def updates_of(
+    optimizer: torch.optim.Optimizer, suffix: nn.Module, average: AveragedWeights, precision: Precision, world: World
+) -> Updates:
+    """Those of one of the workers, of the layers that are trained."""
+    network = suffix
+    if lends_weights(optimizer, precision, world):
+        world.agree(suffix.state_dict().values())  # as DistributedDataParallel does when it is made
     else:
-        network = replicated(network, world, precision)
-    return Updates(optimizer, large, network, world, lends=lends)
+        network = replicated(suffix, world, precision)
+    return Updates(optimizer, network, average, precision, world)
+
+
+def lends_weights(optimizer: torch.optim.Optimizer, precision: Precision, world: World) -> bool:
+    """Whether layers are lent weights in BFloat16. On processors alone: what an accelerator computes with them is over
+    sooner than Python has given it to do."""
+    if precision is not Precision.BFLOAT16 or world.device.type != "cpu":
+        return False
+    return any(one.nbytes >= LARGE for one in _parameters(optimizer))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
