@@ -78,6 +78,7 @@ def time_epochs(
 ) -> list[Epochs]:
     """All cases by their order in CASES; in each repeat they run one after another, beginning with another one."""
     torch.set_num_threads(work.threads)
+    keep_freed_memory()  # as each worker does; the plain loop, in the same process, gains by it, too
     running = [epoch_of(work, case, precision, folder / f"{precision}-{i}") for i, case in enumerate(CASES)]
     found = [Epochs() for _ in CASES]
     for one, epochs in zip(running, found, strict=True):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from snowmelt_trainer.contract import RunConfig
-from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay
+from snowmelt_trainer.training.averaging import AveragedWeights, better_narrow, chosen_decay
+from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import rig_for
@@ -83,6 +84,20 @@ def memory() -> Callable[[AveragedWeights], int]:
         return sum(one.nbytes for one in tensors)
 
     return held
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "world", "narrow"),
+    [
+        (128, World(), True),
+        (127, World(), False),
+        (128, World(size=2), False),
+        (128, World(device=torch.device("cuda")), False),
+    ],
+)
+def test_an_average_is_narrow_where_one_processor_trains_much(mebibytes: int, world: World, narrow: bool) -> None:
+    parameters = [nn.Parameter(torch.empty(1 << 18, device="meta")) for _ in range(mebibytes)]
+    assert better_narrow(parameters, world) is narrow
 
 
 def test_a_step_with_some_of_the_parameters_leaves_the_average_of_the_others() -> None:

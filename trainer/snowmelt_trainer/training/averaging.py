@@ -8,13 +8,14 @@ is high. docs/design/20261125-after-the-head.md has what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from snowmelt_trainer.tensors import flat
+from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.precision import LARGE
 
 MEMORY = 0.5
@@ -22,6 +23,9 @@ MEMORY = 0.5
 learned; docs/design/20261127-before-everything.md has what was measured."""
 MOST = 0.9998
 """Longest memory: some 5,000 steps, as is usual for much longer runs."""
+MANY = 128 << 20
+"""Bytes of trained parameters whose average is worth the time of a narrow one: a ViT-B/16 has 343 million, a ResNet-50
+94 million."""
 AT_ONCE = 1 << 19
 """Numbers that are converted at once."""
 
@@ -36,6 +40,12 @@ def chosen_decay(given: float | None, steps_per_epoch: int) -> float:
     if given is not None:
         return given
     return min(MOST, 1 - 1 / max(1.0, MEMORY * steps_per_epoch))
+
+
+def better_narrow(parameters: Iterable[nn.Parameter], world: World) -> bool:
+    """Whether the average of these is to be narrow, which is a matter of processors: an accelerator's step waits for
+    Python. Of several workers each would spend the time that it takes, while their steps get shorter."""
+    return world.size == 1 and world.device.type == "cpu" and sum(one.nbytes for one in parameters) >= MANY
 
 
 def match_statistics(model: nn.Module, decay: float) -> None:

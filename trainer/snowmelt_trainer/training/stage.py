@@ -16,7 +16,7 @@ from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
-from snowmelt_trainer.training.averaging import AveragedWeights, chosen_decay, match_statistics
+from snowmelt_trainer.training.averaging import AveragedWeights, better_narrow, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable, solver_of
@@ -100,15 +100,15 @@ class StageTraining:
         return solver_of(self.rig, head, self.cache, self.rig.samples, lambda: self.state)
 
     def _averaged(self) -> AveragedWeights:
-        """A solved head is no walk about a minimum: there is nothing to average. Of several workers each would spend
-        the time that a narrow average takes, while their steps get shorter."""
+        """A solved head is no walk about a minimum: there is nothing to average."""
         rig = self.rig
         decay = chosen_decay(rig.config.optimization.regularization.ema, rig.train.steps)
         if self.adapts:
             match_statistics(rig.model, decay)
         trained = {name: one for name, one in rig.model.named_parameters() if one.requires_grad}
-        alone = rig.world.size == 1 and rig.world.device.type == "cpu"
-        return AveragedWeights(trained, 0.0 if self.solver else decay, narrow=alone)
+        return AveragedWeights(
+            trained, 0.0 if self.solver else decay, narrow=better_narrow(trained.values(), rig.world)
+        )
 
     def run(self) -> RunState:
         """Trains until the stage ends.
