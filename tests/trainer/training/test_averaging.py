@@ -124,6 +124,19 @@ def test_looking_at_the_average_leaves_the_last_steps_weights_bit_for_bit(side: 
 
 
 @SIZES
+def test_looking_at_the_average_leaves_it_as_it_was(side: int) -> None:
+    weight = nn.Parameter(torch.randn(side, side))
+    average = AveragedWeights({"weight": weight}, 0.9, narrow=True)
+    with average.follow([weight]):
+        weight.data.normal_()
+    looks = []
+    for _ in range(2):
+        with average.in_place():
+            looks.append(weight.detach().clone())
+    torch.testing.assert_close(looks[1], looks[0], rtol=1e-4, atol=1e-4)
+
+
+@SIZES
 def test_an_average_goes_on_from_a_checkpoint_as_if_nothing_had_happened(side: int) -> None:
     torch.manual_seed(0)
     walks = torch.randn(6, side, side)
