@@ -80,8 +80,8 @@ def memory() -> Callable[[AveragedWeights], int]:
 
     def held(average: AveragedWeights) -> int:
         maps = [one for one in vars(average).values() if isinstance(one, dict)]
-        tensors = [one for each in maps for one in each.values() if not isinstance(one, nn.Parameter)]
-        return sum(one.nbytes for one in tensors)
+        tensors = [one for each in maps for one in each.values() if isinstance(one, torch.Tensor)]
+        return sum(one.nbytes for one in tensors if not isinstance(one, nn.Parameter))
 
     return held
 

@@ -73,11 +73,17 @@ class AveragedWeights:
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float, *, narrow: bool = False) -> None:
         self.decay = decay
         self._trained = dict(parameters) if decay > 0 else {}
+        self._names = {one: name for name, one in self._trained.items()}
         large = [one for one in self._trained.values() if narrow and one.nbytes >= LARGE]
         self._ahead = {one: torch.zeros_like(one, dtype=torch.bfloat16) for one in large}
         """How far the average before the last step is from the weights after it."""
         self._other = {name: one.detach().clone() for name, one in self._trained.items() if one not in self._ahead}
         """The averages; within `in_place`, the weights of the last step, and of all parameters."""
+
+    @property
+    def narrow(self) -> bool:
+        """Whether of some parameters it holds the distance; a step is better made with few of them at once then."""
+        return bool(self._ahead)
 
     @contextmanager
     def follow(self, parameters: Collection[nn.Parameter]) -> Iterator[None]:
@@ -86,8 +92,7 @@ class AveragedWeights:
         yield
         for parameter, average in held:
             self._hold(parameter, average)
-        chosen = set(parameters)
-        names = [name for name in self._other if self._trained[name] in chosen]
+        names = [name for one in parameters if (name := self._names.get(one)) in self._other]
         if names:
             with torch.no_grad():
                 weights: list[Tensor] = [self._trained[name] for name in names]

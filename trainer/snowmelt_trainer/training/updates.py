@@ -48,7 +48,9 @@ class Updates:
         self.network = network
         """What is to run forward."""
         self._optimizer, self._average, self._world = optimizer, average, world
-        self._large = [one for one in _parameters(optimizer) if one.nbytes >= LARGE]
+        narrow = precision is Precision.BFLOAT16
+        in_parts = narrow or average.narrow
+        self._large = [one for one in _parameters(optimizer) if in_parts and one.nbytes >= LARGE]
         chosen = set(self._large)
         self._others = [one for one in _parameters(optimizer) if one not in chosen]
         self._parts = [self._others, *_parts(self._large)]
@@ -56,8 +58,7 @@ class Updates:
         lends = lends_weights(optimizer, precision, world)
         self._in_buckets = world.size > 1 and not lends
         """Whether DistributedDataParallel exchanges the gradients."""
-        narrows = precision is Precision.BFLOAT16 and not self._in_buckets
-        self._narrowed = self._large if narrows else []
+        self._narrowed = self._large if narrow and not self._in_buckets else []
         """Whose gradients are."""
         self._gradients = NarrowGradients(world)
         self._lent = LentWeights(network, self._large, self._gradients) if lends else None
