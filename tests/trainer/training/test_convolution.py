@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import get_model
 
 from snowmelt_trainer.training import convolution
@@ -81,13 +83,22 @@ def test_outputs_and_gradients_are_those_of_torch(
         torch.testing.assert_close(outcome(ours, given), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_in_bfloat16_gradients_lie_as_near_to_those_of_float32_as_those_of_torch() -> None:
+@pytest.mark.parametrize("count", [32, 29])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"),
+    [(3, 1, 2), (3, 2, 4), (1, 1, 2), (1, 2, 4), (3, 1, 4)],
+    ids=["glimpses", "wider glimpses", "single pixels", "every other pixel", "the weights' gradient alone"],
+)
+def test_in_bfloat16_gradients_lie_as_near_to_those_of_float32_as_those_of_torch(
+    kernel: int, stride: int, size: int, count: int
+) -> None:
     torch.manual_seed(0)
-    exact = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    exact = nn.Conv2d(64, 64, kernel, stride, padding=kernel // 2)
+    exact.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rounded, ours = copy.deepcopy(exact), copy.deepcopy(exact)
     multiply_small_maps(ours)
-    given = images(32, 64, 2, 2)
-    _, of_images, of_parameters = outcome(exact, given)
+    given = images(count, 64, size, size)
+    wanted, of_images, of_parameters = outcome(exact, given)
     errors = {}
     for name, layer in (("torch", rounded), ("ours", ours)):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -95,10 +106,37 @@ def test_in_bfloat16_gradients_lie_as_near_to_those_of_float32_as_those_of_torch
         assert result.dtype is torch.bfloat16
         assert gradients["weight"].dtype is torch.float32
         errors[name] = [
+            float((result - wanted).detach().norm()),
             float((image_gradient - of_images).norm()),
             float((gradients["weight"] - of_parameters["weight"]).norm()),
         ]
     assert all(mine <= 1.5 * theirs for mine, theirs in zip(errors["ours"], errors["torch"], strict=True))
+
+
+class Products(TorchDispatchMode):
+    """Notes the shapes and strides of what is multiplied within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[object] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "mm" in function.name():
+            self.shapes.add(tuple((one.shape, one.stride()) for one in args if isinstance(one, Tensor)))
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(3, 2), (1, 2), (3, 4)])
+def test_in_bfloat16_batches_that_differ_by_one_are_products_of_the_same_shapes(kernel: int, size: int) -> None:
+    layer = nn.Conv2d(8, 8, kernel, padding=kernel // 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    multiply_small_maps(layer)
+    found = []
+    for count in (62, 63, 64):
+        with Products() as products, torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.autograd.backward(layer(images(count, 8, size, size)).square().sum())
+        found.append(products.shapes)
+    assert found[0]
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_network_on_a_processor_uses_products_where_maps_are_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,9 @@ gradient alone. Beyond, they cost more than they save. They do not depend on the
 whether it is trained on or its activations are kept."""
 IMAGES = 4
 """Dimensions of a batch of images, or of feature maps."""
+BATCHES = 8
+"""In BFloat16, products are of a multiple of so many images, the last of them zeros: for each shape oneDNN makes a
+product of its own, which takes some milliseconds once and 600 kB from then on, and an epoch's batches differ by one."""
 
 
 def multiply_small_maps(model: nn.Module) -> None:
@@ -196,37 +199,40 @@ def _for_images_by_torch(shape: torch.Size, weight: Tensor, gradient: Tensor, wi
 
 def _by_patches(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
     """In channels_last, where weights are rows without a copy."""
-    return as_maps(window.patches(images) @ _flat(weight).t(), window.result(images, len(weight)))
+    shape = window.result(images, len(weight))
+    found = window.patches(_filled_up(images)) @ _flat(weight).t()
+    return as_maps(found[: shape[0] * shape[2] * shape[3]], shape)
 
 
 def _for_images_by_patches(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return window.put_back(pixels_of(gradient) @ _flat(weight), shape)
+    found = pixels_of(_filled_up(gradient)) @ _flat(weight)
+    return window.put_back(found[: shape[0] * gradient.shape[2] * gradient.shape[3]], shape)
 
 
 def _for_weight_by_patches(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return as_maps(pixels_of(gradient).t() @ window.patches(images), weight.shape)
+    return as_maps(pixels_of(_filled_up(gradient)).t() @ window.patches(_filled_up(images)), weight.shape)
 
 
 def _by_glimpses(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
-    maps, rows, (height, width) = _flat(images), _flat(weight), images.shape[2:]
+    maps, rows, (height, width) = _flat(_filled_up(images)), _flat(weight), images.shape[2:]
     pixels = window.pixels(images)
     result = maps.new_zeros(len(maps), pixels * len(rows))
     for seen in window.glimpses(height, width):
         seen.of_result(result, pixels).addmm_(seen.of_images(maps, height * width), seen.of_weights(rows, window).t())
-    return as_maps(result, window.result(images, len(rows)))
+    return as_maps(result[: len(images)], window.result(images, len(rows)))
 
 
 def _for_images_by_glimpses(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
     count, channels, height, width = shape
-    maps, rows, pixels = _flat(gradient), _flat(weight), gradient.shape[2] * gradient.shape[3]
-    found = maps.new_zeros(count, height * width * channels)
+    maps, rows, pixels = _flat(_filled_up(gradient)), _flat(weight), gradient.shape[2] * gradient.shape[3]
+    found = maps.new_zeros(len(maps), height * width * channels)
     for seen in window.glimpses(height, width):
         seen.of_images(found, height * width).addmm_(seen.of_result(maps, pixels), seen.of_weights(rows, window))
-    return as_maps(found, shape)
+    return as_maps(found[:count], shape)
 
 
 def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    maps, gradients, (height, width) = _flat(images), _flat(gradient), images.shape[2:]
+    maps, gradients, (height, width) = _flat(_filled_up(images)), _flat(_filled_up(gradient)), images.shape[2:]
     pixels = window.pixels(images)
     found = maps.new_zeros(len(weight), weight[0].numel())
     for seen in window.glimpses(height, width):
@@ -238,6 +244,12 @@ def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, wi
 _PATCHES = _Way(_by_patches, _for_images_by_patches, _for_weight_by_patches)
 _PATCHES_FOR_WEIGHT = _Way(_by_torch, _for_images_by_torch, _for_weight_by_patches)
 _GLIMPSES = _Way(_by_glimpses, _for_images_by_glimpses, _for_weight_by_glimpses)
+
+
+def _filled_up(maps: Tensor) -> Tensor:
+    """(N, C, H, W) with zeros after the last, up to a multiple of BATCHES; a copy of theirs, where there are any."""
+    more = -len(maps) % BATCHES if maps.dtype is torch.bfloat16 else 0
+    return functional.pad(maps, (0,) * 7 + (more,)) if more else maps
 
 
 def _flat(maps: Tensor) -> Tensor:
