@@ -32,9 +32,10 @@ gradient alone. Beyond, they cost more than they save. They do not depend on the
 whether it is trained on or its activations are kept."""
 IMAGES = 4
 """Dimensions of a batch of images, or of feature maps."""
-BATCHES = 8
-"""In BFloat16, products are of a multiple of so many images, the last of them zeros: for each shape oneDNN makes a
-product of its own, which takes some milliseconds once and 600 kB from then on, and an epoch's batches differ by one."""
+BATCHES = 16
+"""In BFloat16, products are of a multiple of so many images (AMX multiplies 16 rows at once), the last of them zeros.
+For each shape oneDNN makes a product of its own, which takes some milliseconds once and 600 kB from then on, and an
+epoch's batches differ by one."""
 
 
 def multiply_small_maps(model: nn.Module) -> None:
