@@ -59,7 +59,7 @@ def verdict_table(found: Sequence[Verdict], titles: Mapping[str, str]) -> str:
                 one.aim.name,
                 f"{one.mark:.4f}",
                 times_cell(one.ours),
-                f"{times_cell(one.theirs)}: {titles.get(one.peer, one.peer)}",
+                f"{times_cell(one.best.times)}: {titles.get(one.best.name, one.best.name)}",
                 share(one.share),
                 share(one.processor_share),
                 f"at most {share(one.aim.share)}" if one.aim.share < 1 else "never above",

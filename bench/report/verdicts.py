@@ -83,7 +83,8 @@ class Rival:
     name: str
     times: Times
     share: float
-    """Ours of theirs; infinite when we never reach the mark, 0 when only they never do."""
+    """Our time as a share of theirs (see `Comparison.share`); infinite when we never reach the mark, 0 when only they
+    never do."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,14 @@ class Verdict:
     subject: Subject
     mark: float
     ours: Times
-    peer: str
-    theirs: Times
-    share: float
-    """Our time as a share of theirs, by the wall clock (see `Comparison.share`)."""
+    best: Rival
+    """By the wall clock."""
     processor_share: float
-    """The same in processor time, which other work on the machine hardly changes."""
+    """Ours of the best peer's in processor time, which other work on the machine hardly changes."""
+
+    @property
+    def share(self) -> float:
+        return self.best.share
 
     @property
     def met(self) -> bool:
@@ -156,7 +159,7 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
         if best is None or quickest is None:
             continue
         ours = comparison.times(OURS, DEFAULTS, mark)
-        found.append(Verdict(aim, comparison.subject, mark, ours, best.name, best.times, best.share, quickest.share))
+        found.append(Verdict(aim, comparison.subject, mark, ours, best, quickest.share))
     return found
 
 

@@ -29,8 +29,8 @@ QUICK = run("ours", looks=(look(1.0, 0.92, trained="1: head"), look(12.0, 0.94, 
 def test_ours_is_compared_with_the_peer_that_is_quickest_to_that_mark() -> None:
     found = verdicts(compared(FULL, QUICK, run("fastai", looks=(look(5.0, 0.92),))))
     first, second = [one for one in found if one.aim.column == "defaults"]
-    assert (first.peer, first.share) == ("fastai", 0.2)
-    assert (second.peer, second.share) == ("plain", 0.6)
+    assert (first.best.name, first.share) == ("fastai", 0.2)
+    assert (second.best.name, second.share) == ("plain", 0.6)
     assert (first.met, second.met) == (True, False)
 
 
@@ -40,21 +40,21 @@ def test_times_are_compared_within_a_seed_since_the_machine_may_be_faster_in_the
     plain = [run(seed=seed, looks=(look(theirs, 0.94),)) for seed, _, theirs in seconds]
     fastai = run("fastai", seed=0, looks=(look(19.0, 0.94),))  # sooner than the plain loop on the same machine
     found = {one.aim.name: one for one in verdicts(compared(*ours, *plain, fastai))}
-    assert (found["mark 2"].peer, found["mark 2"].share) == ("fastai", 12.0 / 19.0)
+    assert (found["mark 2"].best.name, found["mark 2"].share) == ("fastai", 12.0 / 19.0)
     found = {one.aim.name: one for one in verdicts(compared(*ours, *plain))}
-    assert (found["mark 2"].peer, found["mark 2"].share) == ("plain", 0.6)
+    assert (found["mark 2"].best.name, found["mark 2"].share) == ("plain", 0.6)
 
 
 def test_a_peer_that_ran_no_seed_of_ours_is_not_compared() -> None:
     other = run("fastai", seed=7, looks=(look(1.0, 0.94),))
-    assert {one.peer for one in verdicts(compared(FULL, QUICK, other))} == {"plain"}
+    assert {one.best.name for one in verdicts(compared(FULL, QUICK, other))} == {"plain"}
 
 
 def test_of_peers_that_mostly_never_get_there_the_one_that_does_most_often_is_named() -> None:
     rarely = [run(seed=seed, looks=(look(20.0, accuracy),)) for seed, accuracy in enumerate((0.94, 0.90, 0.90))]
     ours = [replace(QUICK, seed=seed) for seed in range(3)]
     first, *_ = verdicts(compared(*rarely, *ours, run("fastai", looks=(look(5.0, 0.5),))))
-    assert (first.peer, first.theirs.reached, first.share) == ("plain", 1, 0.0)
+    assert (first.best.name, first.best.times.reached, first.share) == ("plain", 1, 0.0)
 
 
 def test_peers_with_our_precision_are_a_comparison_of_their_own() -> None:
