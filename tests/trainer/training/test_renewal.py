@@ -199,8 +199,14 @@ def test_a_head_that_has_just_been_found_is_found_plainly_where_the_statistics_s
 def test_a_head_that_was_trained_since_stays_where_the_statistics_do(
     pretrained: Callable[..., RunConfig], faint: Path, tmp_path: Path, counts: list[str]
 ) -> None:
-    stages = [{"unfreeze": ["head"]}, {"unfreeze": ["head", "conv5"]}, EVERYTHING]
-    custom = {"strategy": "Custom", "stages": stages, "stage": {"maxEpochs": 1}, "target": {"atLeast": 1.0}}
+    """At a rate that moves no weight: what lies behind layers that have changed is counted to something else."""
+    second = {"unfreeze": ["head", "conv5"], "learningRate": 1e-30}
+    custom = {
+        "strategy": "Custom",
+        "stages": [{"unfreeze": ["head"]}, second, EVERYTHING],
+        "stage": {"maxEpochs": 1},
+        "target": {"atLeast": 1.0},
+    }
     run(pretrained(faint, output=tmp_path / "models", unfreezing=custom))
     assert counts == ["_count", "_count"]
 
