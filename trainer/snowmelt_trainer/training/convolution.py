@@ -34,7 +34,7 @@ IMAGES = 4
 """Dimensions of a batch of images, or of feature maps."""
 BATCHES = 16
 """In BFloat16, products are of a multiple of so many images (AMX multiplies 16 rows at once), the last of them zeros.
-For each shape oneDNN makes a product of its own, which takes some milliseconds once and 600 kB from then on, and an
+For each shape oneDNN makes a product of its own, which takes a millisecond or two once and 600 kB from then on, and an
 epoch's batches differ by one."""
 
 
