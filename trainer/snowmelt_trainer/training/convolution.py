@@ -16,7 +16,7 @@ docs/design/20261126-small-maps.md has what was measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -200,40 +200,37 @@ def _for_images_by_torch(shape: torch.Size, weight: Tensor, gradient: Tensor, wi
 
 def _by_patches(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
     """In channels_last, where weights are rows without a copy."""
-    shape = window.result(images, len(weight))
-    found = window.patches(_filled_up(images)) @ _flat(weight).t()
-    return as_maps(found[: shape[0] * shape[2] * shape[3]], shape)
+    return as_maps(window.patches(images) @ _flat(weight).t(), window.result(images, len(weight)))
 
 
 def _for_images_by_patches(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    found = pixels_of(_filled_up(gradient)) @ _flat(weight)
-    return window.put_back(found[: shape[0] * gradient.shape[2] * gradient.shape[3]], shape)
+    return window.put_back(pixels_of(gradient) @ _flat(weight), shape)
 
 
 def _for_weight_by_patches(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    return as_maps(pixels_of(_filled_up(gradient)).t() @ window.patches(_filled_up(images)), weight.shape)
+    return as_maps(pixels_of(gradient).t() @ window.patches(images), weight.shape)
 
 
 def _by_glimpses(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
-    maps, rows, (height, width) = _flat(_filled_up(images)), _flat(weight), images.shape[2:]
+    maps, rows, (height, width) = _flat(images), _flat(weight), images.shape[2:]
     pixels = window.pixels(images)
     result = maps.new_zeros(len(maps), pixels * len(rows))
     for seen in window.glimpses(height, width):
         seen.of_result(result, pixels).addmm_(seen.of_images(maps, height * width), seen.of_weights(rows, window).t())
-    return as_maps(result[: len(images)], window.result(images, len(rows)))
+    return as_maps(result, window.result(images, len(rows)))
 
 
 def _for_images_by_glimpses(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
     count, channels, height, width = shape
-    maps, rows, pixels = _flat(_filled_up(gradient)), _flat(weight), gradient.shape[2] * gradient.shape[3]
-    found = maps.new_zeros(len(maps), height * width * channels)
+    maps, rows, pixels = _flat(gradient), _flat(weight), gradient.shape[2] * gradient.shape[3]
+    found = maps.new_zeros(count, height * width * channels)
     for seen in window.glimpses(height, width):
         seen.of_images(found, height * width).addmm_(seen.of_result(maps, pixels), seen.of_weights(rows, window))
-    return as_maps(found[:count], shape)
+    return as_maps(found, shape)
 
 
 def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
-    maps, gradients, (height, width) = _flat(_filled_up(images)), _flat(_filled_up(gradient)), images.shape[2:]
+    maps, gradients, (height, width) = _flat(images), _flat(gradient), images.shape[2:]
     pixels = window.pixels(images)
     found = maps.new_zeros(len(weight), weight[0].numel())
     for seen in window.glimpses(height, width):
@@ -242,15 +239,30 @@ def _for_weight_by_glimpses(images: Tensor, weight: Tensor, gradient: Tensor, wi
     return as_maps(found, weight.shape)
 
 
-_PATCHES = _Way(_by_patches, _for_images_by_patches, _for_weight_by_patches)
-_PATCHES_FOR_WEIGHT = _Way(_by_torch, _for_images_by_torch, _for_weight_by_patches)
-_GLIMPSES = _Way(_by_glimpses, _for_images_by_glimpses, _for_weight_by_glimpses)
+def _in_whole_batches(way: _Way) -> _Way:
+    """The same of a multiple of BATCHES images in BFloat16, those after the last zeros."""
+
+    def result(images: Tensor, weight: Tensor, window: _Window) -> Tensor:
+        return way.result(_filled_up(images), weight, window)[: len(images)]
+
+    def for_images(shape: torch.Size, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+        filled = _filled_up(gradient)
+        return way.for_images(torch.Size((len(filled), *shape[1:])), weight, filled, window)[: len(gradient)]
+
+    def for_weight(images: Tensor, weight: Tensor, gradient: Tensor, window: _Window) -> Tensor:
+        return way.for_weight(_filled_up(images), weight, _filled_up(gradient), window)
+
+    return _Way(result, for_images, for_weight)
 
 
 def _filled_up(maps: Tensor) -> Tensor:
-    """(N, C, H, W) with zeros after the last, up to a multiple of BATCHES; a copy of theirs, where there are any."""
     more = -len(maps) % BATCHES if maps.dtype is torch.bfloat16 else 0
     return functional.pad(maps, (0,) * 7 + (more,)) if more else maps
+
+
+_PATCHES = _in_whole_batches(_Way(_by_patches, _for_images_by_patches, _for_weight_by_patches))
+_PATCHES_FOR_WEIGHT = replace(_PATCHES, result=_by_torch, for_images=_for_images_by_torch)
+_GLIMPSES = _in_whole_batches(_Way(_by_glimpses, _for_images_by_glimpses, _for_weight_by_glimpses))
 
 
 def _flat(maps: Tensor) -> Tensor:
