@@ -21,7 +21,7 @@ from snowmelt_trainer.training import rig as rig_module
 from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import HeadSolver
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.renewal import images_to_refit
+from snowmelt_trainer.training.renewal import SURER, images_to_refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import PowerCutError, run, weights, with_optimization
@@ -64,6 +64,11 @@ def refitted(monkeypatch: pytest.MonkeyPatch) -> Refitted:
 def accuracies(trained: Trained) -> list[float]:
     """Of the validation data, after each epoch of everything."""
     return [one.validation[Metric.ACCURACY] for one in trained.state.history if one.stage == 2]
+
+
+def first_loss(trained: Trained) -> float:
+    """Of the validation data, after the first epoch of everything."""
+    return next(one.validation[Metric.LOSS] for one in trained.state.history if one.stage == 2)
 
 
 def training_losses(trained: Trained) -> list[float]:
@@ -112,7 +117,7 @@ def test_a_head_that_does_better_as_it_was_trained_stays(
     assert [epoch.validation for epoch in kept.state.history] == [epoch.validation for epoch in left.state.history]
 
 
-def test_both_heads_are_looked_at_in_one_pass(
+def test_all_heads_are_looked_at_in_one_pass(
     pretrained: Pretrained, tmp_path: Path, refitted: Refitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[int] = []
@@ -127,7 +132,7 @@ def test_both_heads_are_looked_at_in_one_pass(
     trained = run(pretrained(output=tmp_path / "models", unfreezing=then_everything(3)))
     epochs = passes[: len(trained.state.history)]
     assert refitted.found == [1]
-    assert epochs[-3:] == [2, 1, 1]
+    assert epochs[-3:] == [1 + len(SURER), 1, 1]
 
 
 def test_without_an_average_the_head_stays_since_training_would_go_on_from_the_other(
@@ -148,6 +153,18 @@ def test_it_shows_what_was_learned_and_changes_nothing_of_what_is_trained(
     left = run(pretrained(faint, output=tmp_path / "left", unfreezing=then_everything(3)))
     assert training_losses(refit) == training_losses(left)
     assert accuracies(refit)[0] > accuracies(left)[0]
+
+
+def test_it_is_made_as_sure_of_itself_as_the_validation_data_bear_out(
+    pretrained: Pretrained, faint: Path, tmp_path: Path, refitted: Refitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers stay the same, to the last image, and the validation loss is lower."""
+    surer = run(pretrained(faint, output=tmp_path / "surer", unfreezing=then_everything(3)))
+    monkeypatch.setattr(renewal, "SURER", (1.0,))
+    unsure = run(pretrained(faint, output=tmp_path / "unsure", unfreezing=then_everything(3)))
+    assert refitted.taken == [1, 1]
+    assert accuracies(surer)[0] == accuracies(unsure)[0]
+    assert first_loss(surer) < first_loss(unsure)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training import head_start, renewal, statistics, walk
 from snowmelt_trainer.training.features import SomeImages
-from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, soften
+from snowmelt_trainer.training.head_start import SOFTENED, HeadSolver, scaled
+from snowmelt_trainer.training.renewal import SURER
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import PowerCutError, data_of, run, weights, with_optimization
@@ -147,12 +148,12 @@ def test_a_head_of_ordinary_epochs_stays_as_it_is(
     assert torch.equal(before, after)
 
 
-def test_a_soft_head_gives_the_same_answers_and_is_less_sure() -> None:
+@pytest.mark.parametrize("factor", [SOFTENED, *SURER])
+def test_a_scaled_head_gives_the_same_answers_and_is_less_or_more_sure(factor: float) -> None:
     head, features = torch.nn.Linear(8, 5), torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    sure = head(features)
-    soften(head)
-    assert torch.equal(head(features).argmax(1), sure.argmax(1))
-    assert torch.allclose(head(features), SOFTENED * sure, atol=1e-6)
+    other = scaled(head, factor)
+    assert torch.equal(other(features).argmax(1), head(features).argmax(1))
+    assert torch.allclose(other(features), factor * head(features), atol=1e-6)
 
 
 def test_a_stage_in_between_goes_on_with_the_head_as_it_is(
@@ -174,11 +175,11 @@ def test_everything_begins_with_a_soft_head(
     """One that was solved again."""
     sure: list[torch.Tensor] = []
 
-    def noted(head: torch.nn.Linear) -> None:
+    def noted(head: torch.nn.Linear, factor: float) -> torch.nn.Linear:
         sure.append(head.weight.detach().clone())
-        soften(head)
+        return scaled(head, factor)
 
-    monkeypatch.setattr(renewal, "soften", noted)
+    monkeypatch.setattr(renewal, "scaled", noted)
     run(pretrained(faint, output=tmp_path / "models", norms="Pretrained", unfreezing=THEN_EVERYTHING))
     _, (old, new) = heads
     assert torch.allclose(new, SOFTENED * sure[0])

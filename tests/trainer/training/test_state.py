@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from snowmelt_trainer.contract.unfreezing import Metric, StageLimits, Target
 from snowmelt_trainer.training.metrics import Counts, improves
-from snowmelt_trainer.training.state import RunState, StageEnd, after_epoch, close_stage
+from snowmelt_trainer.training.state import RunState, StageEnd, after_epoch, as_metrics, close_stage
 
 LIMITS = StageLimits(max_epochs=10, patience=2)
 
@@ -102,6 +102,15 @@ def test_no_epoch_outranks_the_best_one(results: list[tuple[int, float]]) -> Non
     )
     assert state.best is not None
     assert state.best.values[Metric.ACCURACY] == max(correct for correct, _ in results) / 100
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 9)), min_size=1, max_size=12), st.sampled_from([0, 0.05]))
+def test_a_stages_row_shows_what_its_best_weights_reach(results: list[tuple[int, int]], min_delta: float) -> None:
+    limits = StageLimits(max_epochs=len(results), patience=100, min_delta=min_delta)
+    state = trained(*(counts(correct, loss) for correct, loss in results), limits=limits)
+    assert state.best is not None
+    (row,) = close_stage(state, name="head", trainable_parameters=5).rows
+    assert row.metrics == as_metrics(state.best.values)
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=12))

@@ -10,6 +10,7 @@ docs/design/20261125-head-start.md and 20261128-whitened-head.md have what was m
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 
@@ -121,11 +122,12 @@ def forget(head: nn.Linear) -> None:
 
 
 @torch.no_grad()
-def soften(head: nn.Linear) -> None:
-    """Makes it as sure of itself as SOFTENED says: its answers stay the same, and the probabilities that it gives them
-    come closer to each other."""
-    for parameter in head.parameters():
-        parameter.mul_(SOFTENED)
+def scaled(head: nn.Linear, factor: float) -> nn.Linear:
+    """A copy that gives the same answers, and is so many times as sure of them: its logits are multiplied."""
+    other = copy.deepcopy(head)
+    for parameter in other.parameters():
+        parameter.mul_(factor)
+    return other
 
 
 class HeadSolver:

@@ -71,9 +71,11 @@ class RunState(Contract):
     samples: int = 0
     """Images trained on in this stage."""
     stage_best: dict[Metric, float] | None = None
-    """Validation metrics of the stage's best epoch."""
+    """Validation metrics of the stage's best epoch, ranked as `Best` is."""
+    to_beat: float | None = None
+    """The deciding metric of the stage's last epoch that improved by minDelta: by as much again must the next."""
     stale: int = 0
-    """Epochs since the stage's best one."""
+    """Epochs since that one."""
     ended: StageEnd | None = None
     """Set once the stage has ended."""
     cache: CacheStatus | None = None
@@ -107,17 +109,22 @@ def after_epoch(
     metric = deciding_metric(target)
     values = counts.values
     epoch = state.epoch + 1
-    better = improves(metric, values[metric], state.stage_best[metric] if state.stage_best else None, limits.min_delta)
+    better = improves(metric, values[metric], state.to_beat, limits.min_delta)
     stale = 0 if better or rate_is_high else state.stale + 1
     best = Best(checkpoint=checkpoint, stage=state.stage + 1, epoch=epoch, values=values)
+
+    def leads(before: dict[Metric, float] | None) -> bool:
+        return before is None or outranks(metric, values, before)
+
     return state.model_copy(
         update={
             "epoch": epoch,
             "step": 0,
             "loss_sum": 0.0,
-            "stage_best": values if better else state.stage_best,
+            "stage_best": values if leads(state.stage_best) else state.stage_best,
+            "to_beat": values[metric] if better else state.to_beat,
             "stale": stale,
-            "best": best if state.best is None or outranks(metric, values, state.best.values) else state.best,
+            "best": best if leads(state.best.values if state.best else None) else state.best,
             "ended": _stage_end(epoch, stale, limits, max_epochs, target is not None and target.met_by(values[metric])),
         }
     )
