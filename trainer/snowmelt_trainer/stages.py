@@ -104,7 +104,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
         head_rate = draft.learning_rate or _head_rate(
             optimization,
             first=number == 1,
-            factor=_automatic_factor(groups, trained, first=number == 1),
+            factor=_automatic_factor(groups, head_alone=len(trained) == 1, everything=everything, first=number == 1),
         )
         stages.append(
             Stage(
@@ -202,8 +202,7 @@ def _head_rate(optimization: Optimization, *, first: bool, factor: float) -> flo
     return AUTOMATIC_RATE[optimization.optimizer] * scale * factor
 
 
-def _automatic_factor(groups: Sequence[GroupInfo], trained: Sequence[int], *, first: bool) -> float:
-    head_alone, everything = len(trained) == 1, len(trained) == len(groups)
+def _automatic_factor(groups: Sequence[GroupInfo], *, head_alone: bool, everything: bool, first: bool) -> float:
     if head_alone:
         return 1.0 if first else WARM_HEAD_FACTOR
     if not any(group.batch_norm for group in groups):
