@@ -19,7 +19,7 @@ from bench.report.machine import here
 from bench.report.page import write_report
 from bench.suite import startup
 from bench.suite.order import Cell, Entry, Subject, cells, left, seconds_left
-from bench.suite.runner import Runner
+from bench.suite.runner import FILE, Runner
 from bench.tasks.images import TaskName
 from bench.tasks.pretraining import RECIPES
 from bench.tasks.task import task_of
@@ -65,10 +65,8 @@ def wanted_cells(options: argparse.Namespace) -> list[Cell]:
     return list(cells(subjects, entries, seeds, first=FIRST))
 
 
-def main() -> None:
-    options = parser().parse_args()
-    name = "bench" if options.device == "cpu" else f"bench-{options.device}"
-    out = options.out or REPOSITORY / "out" / name
+def measure(options: argparse.Namespace, out: Path, name: str) -> None:
+    """Carries out what is left of the suite, and shows how far it is."""
     where = here("" if options.device == "cpu" else torch.cuda.get_device_name(options.device))
     runner = Runner(
         out,
@@ -80,13 +78,13 @@ def main() -> None:
         device=options.device,
     )
     wanted = wanted_cells(options)
-    if options.device == "cpu" and not options.report_only and not (out / startup.FILE).exists():
+    if options.device == "cpu" and not (out / startup.FILE).exists():
         print("from `snowmelt run` to the first step:", flush=True)
         subject = wanted[0].subject
         task = task_of(TaskName(subject.task), subject.architecture, subject.image_size)
         for part, seconds in startup.measure(task, out, where).items():
             print(f"  {seconds:6.1f} s  {part}", flush=True)
-    remaining = [] if options.report_only else left(wanted, runner.done())
+    remaining = left(wanted, runner.done())
     print(f"{len(wanted)} fits, {len(remaining)} of them left; results: {runner.file}", flush=True)
     while remaining:
         cell, *remaining = remaining
@@ -94,8 +92,20 @@ def main() -> None:
         ahead = seconds_left(remaining, runner.took)
         until = "" if ahead is None else f"; {len(remaining)} left, about {ahead / 60:.0f} min"
         print(f"{datetime.now(UTC):%H:%M:%S} {said}{until}", flush=True)
+
+
+def main() -> None:
+    options = parser().parse_args()
+    name = "bench" if options.device == "cpu" else f"bench-{options.device}"
+    out = options.out or REPOSITORY / "out" / name
+    if not options.report_only:
+        measure(options, out, name)
+    elif not (out / FILE).exists():
+        raise SystemExit(
+            f"{out / FILE}: no results there yet: run without --report-only, or give their folder by --out"
+        )
     page = "benchmarks" if options.device == "cpu" else "benchmarks-gpu"
-    print(f"wrote {write_report(runner.file, options.docs / page, TITLES, RIVALS)}")
+    print(f"wrote {write_report(out / FILE, options.docs / page, TITLES, RIVALS)}")
 
 
 if __name__ == "__main__":
