@@ -176,17 +176,19 @@ def _has_pause(ends: Sequence[datetime]) -> bool:
 
 
 def overhead(found: Sequence[Comparison]) -> str:
-    """One worker of ours with everything unfrozen beside the bare loop with the same precision and memory format."""
+    """One worker of ours with everything unfrozen beside the bare loop with the same precision and memory format: the
+    median over the rounds that both ran."""
     lines = []
     for comparison in found:
-        ours, bare = comparison.of(OURS_EVERYTHING, MATCHED), comparison.of(REFERENCE, MATCHED)
-        if ours and bare:
-            wall_share = median(run.seconds for run in ours) / median(run.seconds for run in bare) - 1
-            cpu_share = median(run.cpu_seconds for run in ours) / median(run.cpu_seconds for run in bare) - 1
+        pairs = comparison.pairs((OURS_EVERYTHING, MATCHED), (REFERENCE, MATCHED))
+        if pairs:
+            wall_share = median(ours.seconds / bare.seconds for ours, bare in pairs) - 1
+            cpu_share = median(ours.cpu_seconds / bare.cpu_seconds for ours, bare in pairs) - 1
+            rounds = ", ".join(str(ours.seed) for ours, _ in pairs)
             lines.append(
                 f"- {comparison.subject}: {wall_share:+.1%} by the wall clock, {cpu_share:+.1%} in processor time "
-                f"({len(ours)} and {len(bare)} fits; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds "
-                "the network within that time, the bare loop does not"
+                f"(seeds {rounds}; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds the network "
+                "within that time, the bare loop does not"
             )
     return "\n".join(lines) if lines else "Not run."
 

@@ -47,6 +47,12 @@ class Comparison:
         found = [run for run in self.runs if (run.contender, run.column) == (contender, column) and not run.error]
         return sorted(found, key=lambda run: run.seed)
 
+    def pairs(self, ours: tuple[str, str], theirs: tuple[str, str]) -> list[tuple[Run, Run]]:
+        """The fits of two contenders, each by name and column, in the rounds that both ran: the two of a seed ran on
+        one machine, as fast for one as for the other; that of another seed may be another."""
+        by_seed = {run.seed: run for run in self.of(*theirs)}
+        return [(run, by_seed[run.seed]) for run in self.of(*ours) if run.seed in by_seed]
+
     @cached_property
     def marks(self) -> Marks | None:
         """None as long as full fine-tuning was not run."""
@@ -57,12 +63,12 @@ class Comparison:
         return times_to(mark, self.of(contender, column), clock)
 
     def share(self, contender: str, column: str, mark: float, clock: Clock = wall) -> float | None:
-        """Our time to a mark as a share of a contender's, the median over the seeds that both ran. The two fits of a
-        seed ran on one machine, as fast for one as for the other; that of another seed may be faster or slower. None
-        where there is no such seed."""
-        theirs = {run.seed: time_to(mark, run.looks, clock) for run in self.of(contender, column)}
-        ours = [(run.seed, time_to(mark, run.looks, clock)) for run in self.of(OURS, DEFAULTS)]
-        shares = [share_of(seconds, theirs[seed]) for seed, seconds in ours if seed in theirs]
+        """Our time to a mark as a share of a contender's, the median over the rounds that both ran; None where there is
+        none."""
+        shares = [
+            share_of(time_to(mark, ours.looks, clock), time_to(mark, theirs.looks, clock))
+            for ours, theirs in self.pairs((OURS, DEFAULTS), (contender, column))
+        ]
         return median(shares) if shares else None
 
     def best_peer(self, column: str, mark: float, clock: Clock = wall) -> Rival | None:
@@ -182,11 +188,12 @@ def accuracy_verdict(comparison: Comparison) -> AccuracyVerdict | None:
 
 
 def memory_verdicts(comparison: Comparison) -> list[MemoryVerdict]:
-    """One for each way in which full fine-tuning was run."""
-    ours = [run.memory_mib for run in comparison.of(OURS, DEFAULTS)]
+    """One for each way in which full fine-tuning was run: medians over the rounds that both ran."""
     found = []
     for column in (DEFAULTS, MATCHED):
-        full = [run.memory_mib + run.network_mib for run in comparison.of(REFERENCE, column)]
-        if ours and full:
-            found.append(MemoryVerdict(comparison.subject, column, median(ours), median(full)))
+        pairs = comparison.pairs((OURS, DEFAULTS), (REFERENCE, column))
+        if pairs:
+            ours = median(run.memory_mib for run, _ in pairs)
+            full = median(run.memory_mib + run.network_mib for _, run in pairs)
+            found.append(MemoryVerdict(comparison.subject, column, ours, full))
     return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from bench.report.misses import way_to
-from bench.report.page import page
+from bench.report.page import overhead, page
 from bench.report.results import Run, StartUp, parse
 from bench.report.tables import segments
 from bench.report.verdicts import Comparison, accuracy_verdict, comparisons, memory_verdicts, share_of, verdicts
@@ -43,6 +43,19 @@ def test_times_are_compared_within_a_seed_since_the_machine_may_be_faster_in_the
     assert (found["mark 2"].best.name, found["mark 2"].share) == ("fastai", 12.0 / 19.0)
     found = {one.aim.name: one for one in verdicts(compared(*ours, *plain))}
     assert (found["mark 2"].best.name, found["mark 2"].share) == ("plain", 0.6)
+
+
+def test_overhead_and_memory_are_compared_within_a_seed_too() -> None:
+    """Here the machine of seed 1 is three times as fast, and a fit takes 100 MiB less there."""
+    plain = [
+        run("plain", "matched", seed, seconds=seconds, cpu_seconds=seconds, memory_mib=mib, network_mib=0.0)
+        for seed, seconds, mib in ((0, 90.0, 600.0), (1, 30.0, 500.0), (2, 30.0, 500.0))
+    ]
+    everything = run("ours-everything", "matched", 0, seconds=91.8, cpu_seconds=91.8)
+    ours = run("ours", seed=0, memory_mib=550.0)
+    comparison = compared(*plain, everything, ours)
+    assert "+2.0% by the wall clock, +2.0% in processor time (seeds 0;" in overhead([comparison])
+    assert [(one.ours, one.full) for one in memory_verdicts(comparison)] == [(550.0, 600.0)]
 
 
 def test_a_peer_that_ran_no_seed_of_ours_is_not_compared() -> None:
