@@ -184,10 +184,10 @@ def overhead(found: Sequence[Comparison]) -> str:
         if pairs:
             wall_share = median(ours.seconds / bare.seconds for ours, bare in pairs) - 1
             cpu_share = median(ours.cpu_seconds / bare.cpu_seconds for ours, bare in pairs) - 1
-            rounds = ", ".join(str(ours.seed) for ours, _ in pairs)
+            seeds = _listed({ours.seed for ours, _ in pairs})
             lines.append(
                 f"- {comparison.subject}: {wall_share:+.1%} by the wall clock, {cpu_share:+.1%} in processor time "
-                f"(seeds {rounds}; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds the network "
+                f"(seeds {seeds}; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds the network "
                 "within that time, the bare loop does not"
             )
     return "\n".join(lines) if lines else "Not run."

@@ -99,12 +99,12 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
     before: frozenset[int] = frozenset()
     for number, draft in enumerate(drafts, start=1):
         trained = sorted(draft.trained)
-        everything = len(trained) == len(groups)
+        first, head_alone, everything = number == 1, len(trained) == 1, len(trained) == len(groups)
         decay = _layer_decay(optimization, groups, everything=everything)
         head_rate = draft.learning_rate or _head_rate(
             optimization,
-            first=number == 1,
-            factor=_automatic_factor(groups, head_alone=len(trained) == 1, everything=everything, first=number == 1),
+            first=first,
+            factor=_automatic_factor(groups, head_alone=head_alone, everything=everything, first=first),
         )
         stages.append(
             Stage(
@@ -116,7 +116,7 @@ def plan_stages(unfreezing: Unfreezing, optimization: Optimization, groups: Sequ
                 max_epochs=draft.max_epochs or unfreezing.stage.max_epochs or EPOCHS,
                 trainable_parameters=sum(groups[i].parameter_count for i in trained),
                 total_parameters=sum(group.parameter_count for group in groups),
-                solved=number == 1 and len(trained) == 1 and _may_be_solved(optimization, draft),
+                solved=first and head_alone and _may_be_solved(optimization, draft),
             )
         )
         before = draft.trained

@@ -43,9 +43,6 @@ MEMORY_SHARE = 0.5
 """Of what is free, how much the features may take."""
 MATRICES = 5
 """With a row and a column for each feature, at most, while the solver makes them."""
-SOFTENED = 0.2
-"""Of a solved head's logits, what is left of them where all layers beneath it are to be trained. Solved ones have a
-standard deviation of 1.5, whatever the network and the images; half of this was as good, twice as much less so."""
 
 
 def linear_head(cut: Cut) -> nn.Linear | None:
