@@ -259,4 +259,5 @@ METHOD = """## How it is measured
   machine, channels_last, images decoded once.
 - Times are medians over the seeds, with the range in brackets; "never" counts as longer than anything. Ours is compared
   with a peer seed by seed, since the machine may be faster for one seed than for the next: "ours / peer" is the median
-  of these ratios over the seeds that both ran, and the best peer is the one with the largest."""
+  of these ratios over the seeds that both ran, and the best peer is the one with the largest. Overhead and peak memory
+  are compared over those seeds, too."""
