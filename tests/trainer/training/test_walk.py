@@ -97,6 +97,21 @@ def test_a_damaged_newest_checkpoint_costs_only_what_came_after_the_one_before(
     assert outcome(config, run(config)) == uninterrupted
 
 
+def test_a_run_cut_off_at_a_stages_end_is_shown_in_the_next_one_when_it_goes_on(configure: Configure) -> None:
+    config = configure(
+        unfreezing={"strategy": "LinearProbeThenFineTune", "stage": {"maxEpochs": 1}},
+        optimization={"batchSize": 45, "headStart": "Epochs"},
+    )
+    with pytest.raises(PowerCutError):
+        run(config, cut_after(1))
+    sent: list[Progress] = []
+    run(config, sent.append)
+    first = sent[0]
+    assert first.checkpoint is not None
+    assert (first.checkpoint.stage, [row.index for row in first.stages]) == (1, [1])
+    assert {progress.stage.index for progress in sent if progress.stage} == {2}
+
+
 def test_what_a_stage_leaves_frozen_is_written_once_for_all_its_checkpoints(configure: Configure) -> None:
     config = configure(unfreezing={"strategy": "HeadOnly", "stage": {"maxEpochs": 3, "patience": 9}})
     run(config)

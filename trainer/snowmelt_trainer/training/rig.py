@@ -62,13 +62,18 @@ class Reporter:
 
     def kept(self, state: RunState) -> None:
         """A checkpoint of `state` lies in storage. The run may be beyond it by now, and is shown where it is."""
+        self.found(state)
+        self.report(max(state, self._newest or state, key=_how_far))
+
+    def found(self, state: RunState) -> None:
+        """A checkpoint of `state` lies in storage, from the next snapshot on. Where a run goes on from the end of a
+        stage, that is one of the stage after it."""
         self.checkpoint = CheckpointStatus(
             stage=state.stage + 1,
             epoch=state.epoch,
             step=state.epoch * self.steps_per_epoch + state.step,
             time=datetime.now(UTC),
         )
-        self.report(max(state, self._newest or state, key=_how_far))
 
     def tick(self, state: RunState) -> None:
         """In the course of work that is no training, such as filling a cache: says once a second that it goes on."""

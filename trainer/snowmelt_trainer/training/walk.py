@@ -44,15 +44,16 @@ def walk(rig: Rig) -> Walked:
     cache: ActivationCache | None = None
     target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
     while state.stage < len(rig.plan) and not target_met:
-        stage, state = rig.plan[state.stage], renew(rig, state)
+        stage = rig.plan[state.stage]
+        if state.ended is None and rig.world.leads:
+            rig.reporter.report(state)
+        state = renew(rig, state)
         if rig.world.size > 1:
             agreed_digests(rig.model, rig.world, f"before stage {state.stage + 1} ({stage.name})")
         if state.ended is None:
             log.info(
                 "stage %d/%d %s: training %s", state.stage + 1, len(rig.plan), stage.name, ", ".join(stage.trainable)
             )
-            if rig.world.leads:
-                rig.reporter.report(state)
             give_back_freed_memory()  # of reading weights
             training = StageTraining(rig, state, optimizer, cache)
             optimizer = b""  # of a checkpoint, and larger than the network
@@ -92,7 +93,7 @@ def _resume(rig: Rig) -> tuple[RunState, bytes]:
     optimizer = rig.world.from_leader((found.optimizer or b"") if found else b"")
     log.info("resuming in stage %d after %d epochs and %d steps", state.stage + 1, state.epoch, state.step)
     if rig.world.leads and found:
-        rig.reporter.kept(state)
+        rig.reporter.found(state)
     return state, optimizer
 
 
