@@ -16,12 +16,13 @@ from snowmelt_trainer.contract.optimization import HeadStart, Schedule
 from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.training import evaluate, renewal, stage
+from snowmelt_trainer.training import calibration, evaluate, renewal, stage
 from snowmelt_trainer.training import rig as rig_module
+from snowmelt_trainer.training.calibration import SURER
 from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import HeadSolver
 from snowmelt_trainer.training.metrics import Counts
-from snowmelt_trainer.training.renewal import SURER, images_to_refit
+from snowmelt_trainer.training.renewal import images_to_refit
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import PowerCutError, run, weights, with_optimization
@@ -160,7 +161,7 @@ def test_it_is_made_as_sure_of_itself_as_the_validation_data_bear_out(
 ) -> None:
     """Its answers stay the same, to the last image, and the validation loss is lower."""
     surer = run(pretrained(faint, output=tmp_path / "surer", unfreezing=then_everything(3)))
-    monkeypatch.setattr(renewal, "SURER", (1.0,))
+    monkeypatch.setattr(calibration, "SURER", (1.0,))
     unsure = run(pretrained(faint, output=tmp_path / "unsure", unfreezing=then_everything(3)))
     assert refitted.taken == [1, 1]
     assert accuracies(surer)[0] == accuracies(unsure)[0]

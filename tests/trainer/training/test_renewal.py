@@ -19,9 +19,10 @@ from snowmelt_trainer.contract.optimization import HeadStart
 from snowmelt_trainer.contract.progress import CachePlace, Progress
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training import head_start, renewal, statistics, walk
+from snowmelt_trainer.training.calibration import SURER
 from snowmelt_trainer.training.features import SomeImages
 from snowmelt_trainer.training.head_start import HeadSolver, scaled
-from snowmelt_trainer.training.renewal import SOFTENED, SURER
+from snowmelt_trainer.training.renewal import SOFTENED
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.state import RunState
 from tests.trainer.training.runs import PowerCutError, data_of, run, weights, with_optimization

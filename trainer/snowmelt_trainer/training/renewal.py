@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.data.loading import Batch
+from snowmelt_trainer.training.calibration import surer
 from snowmelt_trainer.training.features import UnkeptFeatures, before_head, some_of
 from snowmelt_trainer.training.head_start import forget, linear_head, scaled, solver_of
 from snowmelt_trainer.training.metrics import Counts, best_of
@@ -38,9 +39,6 @@ IMAGES_OF_A_CLASS = 100
 SOFTENED = 0.2
 """Of a solved head's logits, what is left of them where all layers beneath it are to be trained. Solved ones have a
 standard deviation of 1.5, whatever the network and the images; half of this was as good, twice as much less so."""
-SURER = (1.0, 2.0, 4.0)
-"""How much surer of itself a head is tried that was found after an epoch. Powers of two round nothing in any precision,
-so all give the same answers, and the validation loss decides."""
 
 
 def renew(rig: Rig, state: RunState) -> RunState:
@@ -74,8 +72,7 @@ def renew(rig: Rig, state: RunState) -> RunState:
 def refit(rig: Rig, state: RunState) -> Counts | None:
     """Gives the model, where a solver has found its first head, the head that fits it as it is now, unless its own does
     better: of all workers the same, and what the evaluation found. It is solved at the strongest penalty: classes that
-    were trained lie far apart. That leaves it too unsure of itself, so it is also looked at as SURER says (temperature
-    scaling, Guo et al. 2017).
+    were trained lie far apart. That leaves it too unsure of itself, so it is looked at when it is surer, too.
 
     Raises:
         RunError: as `ImageDataset.square` and `evaluate` do.
@@ -91,7 +88,7 @@ def refit(rig: Rig, state: RunState) -> Counts | None:
     some = some_of(rig, rig.train, images_to_refit(rig.classes, head.in_features))
     forget(head)
     solver_of(rig, head, UnkeptFeatures(some.share(), cut), len(some.ids), lambda: state).solve(0)
-    heads = [trained, *(scaled(head, factor) for factor in SURER)]
+    heads = [trained, *surer(head)]
     found = rig.compare(cut.prefix, heads, rig.validation)
     best = best_of(rig.metric, [counts.values for counts in found])
     head.load_state_dict(heads[best].state_dict())

@@ -9,6 +9,7 @@ from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.allocation import give_back_freed_memory
+from snowmelt_trainer.training.calibration import calibrate
 from snowmelt_trainer.training.checkpoint import best_is_gone
 from snowmelt_trainer.training.distributed import agreed_digests
 from snowmelt_trainer.training.packing import unpack_model
@@ -63,13 +64,16 @@ def walk(rig: Rig) -> Walked:
         target_met = state.ended is StageEnd.TARGET_MET
         state = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters)
         _restore_best(rig, state)
-    if cache is not None:
-        cache.close()
     if rig.world.leads:
         rig.reporter.report(state, finished=True)
+    state = calibrate(rig, state, cache)
+    if cache is not None:
+        cache.close()
     if state.best is None:
         raise RunError(Reason.INTERNAL_ERROR, "the plan has no stages")
-    return Walked(Reason.TARGET_MET if target_met else Reason.STAGES_COMPLETED, state, state.best)
+    target = rig.config.unfreezing.target
+    met = target is not None and target.met_by(state.best.values[rig.metric])
+    return Walked(Reason.TARGET_MET if met else Reason.STAGES_COMPLETED, state, state.best)
 
 
 def _resume(rig: Rig) -> tuple[RunState, bytes]:
