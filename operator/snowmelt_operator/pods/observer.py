@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from snowmelt_operator.api.trouble import LastWords, Trouble
-from snowmelt_operator.cluster import Cluster, ClusterRefusedError
+from snowmelt_operator.cluster import Cluster, ClusterError, ClusterRefusedError
 from snowmelt_operator.pods.book import PodBook
 from snowmelt_operator.pods.evidence import Evidence
 from snowmelt_operator.pods.pod import Pod
-from snowmelt_operator.render.names import JOB_LABEL
+from snowmelt_operator.render.names import JOB_LABEL, UID_LABEL
 
 POD_SELECTOR = JOB_LABEL
 """Every pod of ours has the label, and the API server sends no other."""
@@ -85,8 +86,21 @@ class Pods:
 
     async def last_words(self, namespace: str, uid: str, attempt: int) -> LastWords | None:
         """The end of the log of the container that ended last."""
+        if self._book.ended(uid, attempt) is None:
+            await self._look_at_once(uid)
         ended = self._book.ended(uid, attempt)
         return None if ended is None else await self._evidence.last_words(namespace, ended)
+
+    async def _look_at_once(self, uid: str) -> None:
+        """At one job's pods: KubeRay may have said that an attempt failed before the watch says that a pod of it did.
+        Where they cannot be listed, that costs the evidence and nothing else."""
+        with suppress(ClusterError):
+            documents = await self._cluster.list_objects(
+                "v1", "Pod", label_selector=f"{POD_SELECTOR},{UID_LABEL}={uid}"
+            )
+            for document in documents:
+                if (pod := Pod.parse(document)) is not None:
+                    self._book.heard(pod, deleted=False)
 
     def keep(self, living: set[str]) -> None:
         """Forget the pods of all jobs but these (uids)."""
