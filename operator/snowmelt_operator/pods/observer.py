@@ -94,13 +94,10 @@ class Pods:
     async def _look_at_once(self, uid: str) -> None:
         """At one job's pods: KubeRay may have said that an attempt failed before the watch says that a pod of it did.
         Where they cannot be listed, that costs the evidence and nothing else."""
+        selector = f"{POD_SELECTOR},{UID_LABEL}={uid}"
         with suppress(ClusterError):
-            documents = await self._cluster.list_objects(
-                "v1", "Pod", label_selector=f"{POD_SELECTOR},{UID_LABEL}={uid}"
-            )
-            for document in documents:
-                if (pod := Pod.parse(document)) is not None:
-                    self._book.heard(pod, deleted=False)
+            for document in await self._cluster.list_objects("v1", "Pod", label_selector=selector):
+                self.heard(document, deleted=False)
 
     def keep(self, living: set[str]) -> None:
         """Forget the pods of all jobs but these (uids)."""

@@ -47,11 +47,12 @@ def calibrate(rig: Rig, state: RunState, cache: ActivationCache | None) -> RunSt
         RunError: StorageFull, OutputUnwritable; or as `evaluate` does.
     """
     best, name = state.best, checkpoint_name(state.stage + 1, 0, 0)
+    solved = {row.index for row in state.rows if row.solved}
+    if best is None or best.stage not in solved or best.checkpoint == name:
+        return state
     cut = before_head(rig)
     head = linear_head(cut)
-    if best is None or best.checkpoint == name or head is None or cut.prefix is None:
-        return state
-    if not any(row.solved for row in state.rows if row.index == best.stage):
+    if head is None or cut.prefix is None:
         return state
     before: nn.Module = cut.prefix
     batches: Iterable[Batch] = rig.validation
@@ -67,15 +68,9 @@ def calibrate(rig: Rig, state: RunState, cache: ActivationCache | None) -> RunSt
     head.load_state_dict(heads[chosen].state_dict())
     calibrated = Best(checkpoint=name, stage=best.stage, epoch=best.epoch, values=found[chosen])
     state = state.model_copy(update={"best": calibrated})
-    _keep(rig, state, rig.plan[best.stage - 1].trainable)
-    return state
-
-
-def _keep(rig: Rig, state: RunState, trained: tuple[str, ...]) -> None:
-    """Writes the best weights' checkpoint, of which the layer groups `trained` are not in the one before, and says what
-    they reach."""
-    if rig.world.leads and state.best is not None:
-        changing = changing_tensors(rig.model, rig.groups, trained)
+    if rig.world.leads:
+        changing = changing_tensors(rig.model, rig.groups, rig.plan[best.stage - 1].trainable)
         copies = take_copies(rig.model, changing)
-        rig.store.write(state.best.checkpoint, copies.pack_model, b"", state, Frozen.of(rig.model, changing))
+        rig.store.write(name, copies.pack_model, b"", state, Frozen.of(rig.model, changing))
         rig.reporter.report(state, finished=True)
+    return state

@@ -16,7 +16,7 @@ from snowmelt_trainer.training.packing import unpack_model
 from snowmelt_trainer.training.renewal import renew
 from snowmelt_trainer.training.rig import Rig
 from snowmelt_trainer.training.stage import StageTraining
-from snowmelt_trainer.training.state import Best, RunState, StageEnd, close_stage
+from snowmelt_trainer.training.state import Best, RunState, close_stage
 from snowmelt_trainer.training.statistics import adapt_statistics
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ def walk(rig: Rig) -> Walked:
     if state == RunState(fingerprint=rig.fingerprint):
         adapt_statistics(rig)
     cache: ActivationCache | None = None
-    target_met = bool(state.rows) and state.rows[-1].ended == StageEnd.TARGET_MET
-    while state.stage < len(rig.plan) and not target_met:
+    while not _is_over(rig, state):
         stage = rig.plan[state.stage]
         if state.ended is None and rig.world.leads:
             rig.reporter.report(state)
@@ -61,7 +60,6 @@ def walk(rig: Rig) -> Walked:
             state, cache = training.run(), training.cache
             del training  # with its optimizer and average, before the best weights are read
             give_back_freed_memory()  # which would not lie in one piece
-        target_met = state.ended is StageEnd.TARGET_MET
         state = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters)
         _restore_best(rig, state)
     if rig.world.leads:
@@ -71,9 +69,19 @@ def walk(rig: Rig) -> Walked:
         cache.close()
     if state.best is None:
         raise RunError(Reason.INTERNAL_ERROR, "the plan has no stages")
-    target = rig.config.unfreezing.target
-    met = target is not None and target.met_by(state.best.values[rig.metric])
-    return Walked(Reason.TARGET_MET if met else Reason.STAGES_COMPLETED, state, state.best)
+    reason = Reason.TARGET_MET if _target_is_met(rig, state) else Reason.STAGES_COMPLETED
+    return Walked(reason, state, state.best)
+
+
+def _is_over(rig: Rig, state: RunState) -> bool:
+    """Whether no stage is under way, to be closed, or to follow."""
+    return state.ended is None and (state.stage == len(rig.plan) or _target_is_met(rig, state))
+
+
+def _target_is_met(rig: Rig, state: RunState) -> bool:
+    """By the best weights so far: a stage ends with the first that meet it."""
+    target, best = rig.config.unfreezing.target, state.best
+    return target is not None and best is not None and target.met_by(best.values[rig.metric])
 
 
 def _resume(rig: Rig) -> tuple[RunState, bytes]:
