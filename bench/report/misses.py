@@ -9,13 +9,23 @@ from itertools import groupby
 from bench.report.marks import time_to, times_to
 from bench.report.results import Run
 from bench.report.tables import ranged
-from bench.report.verdicts import DEFAULTS, OURS, AccuracyVerdict, Comparison, MemoryVerdict, Verdict
+from bench.report.verdicts import (
+    DEFAULTS,
+    OURS,
+    OVERHEAD,
+    AccuracyVerdict,
+    Comparison,
+    MemoryVerdict,
+    OverheadVerdict,
+    Verdict,
+)
 
 
 def misses(
     judged: Sequence[Verdict],
     accuracies: Sequence[AccuracyVerdict],
     memory: Sequence[MemoryVerdict],
+    overheads: Sequence[OverheadVerdict],
     found: Sequence[Comparison],
 ) -> str:
     """Every aim that is not met, one a line."""
@@ -30,6 +40,13 @@ def misses(
     lines += [
         f"- {one.subject}, peak memory: ours {one.ours:.0f} MiB, full fine-tuning ({one.column}) {one.full:.0f}"
         for one in memory
+        if not one.met
+    ]
+    lines += [
+        f"- {one.subject}, everything unfrozen: {one.wall:+.1%} beside the bare loop by the wall clock, "
+        f"{one.processors:+.1%} in processor time, the aim is at most {OVERHEAD:.0%}; {one.trained:+.1%} until the "
+        "last epoch's end, and what follows is the checkpoint, which the bare loop does not write"
+        for one in overheads
         if not one.met
     ]
     return "\n".join(lines) if lines else "Of the cells that were run, none."

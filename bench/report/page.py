@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
+from bench.report.coverage import TITLE, apart, coverage, listed, measured
 from bench.report.machine import versions
 from bench.report.misses import misses
 from bench.report.plot import draw
-from bench.report.results import START_UP, Run, StartUp, Subject, read, read_start_up
+from bench.report.results import START_UP, Run, StartUp, read, read_start_up
 from bench.report.tables import (
     accuracy_table,
     cache_table,
@@ -23,21 +21,17 @@ from bench.report.tables import (
 )
 from bench.report.verdicts import (
     DEFAULTS,
-    MATCHED,
     OURS,
-    REFERENCE,
+    OVERHEAD,
     Comparison,
+    OverheadVerdict,
     accuracy_verdict,
     comparisons,
     memory_verdicts,
+    overhead_verdict,
     verdicts,
 )
 
-OURS_EVERYTHING = "ours-everything"
-OVERHEAD = 0.03
-"""At most so much over the bare loop."""
-PAUSE = timedelta(hours=2)
-"""Fits of a round that lie further apart were not made in one run."""
 QUIET = 0.5
 """Load average beyond the fit's own threads that still counts as a quiet machine."""
 
@@ -76,21 +70,23 @@ def page(
     file `rows` where it lies beside."""
     judged = [one for comparison in found for one in verdicts(comparison)]
     accuracies = [one for one in map(accuracy_verdict, found) if one is not None]
+    overheads = [one for one in map(overhead_verdict, found) if one is not None]
     memory = [one for comparison in found for one in memory_verdicts(comparison)]
     entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
     entries.sort(key=lambda entry: (entry[1] != DEFAULTS, not entry[0].startswith(OURS), entry[0]))
     sections = [
         _head(runs, plot, rows),
-        "## What misses its aim\n\n" + misses(judged, accuracies, memory, found),
+        "## What misses its aim\n\n" + misses(judged, accuracies, memory, overheads, found),
         "## Ours against the best peer\n\nMedians over the cells:\n\n"
         + medians(judged)
         + "\n\n"
         + verdict_table(judged, titles),
         "## Final test accuracy\n\n" + accuracy_table(accuracies),
         "## Peak memory\n\nOf a fit with its network, beyond what its process had before.\n\n" + memory_table(memory),
-        "## Overhead with everything unfrozen\n\n" + overhead(found),
+        "## Overhead with everything unfrozen\n\n" + overhead(overheads),
         "## From `snowmelt run` to the first step\n\n" + _start_up(start_up),
         *(_subject(comparison, entries, titles) for comparison in found),
+        f"## {TITLE}\n\n" + coverage(runs),
         "## Fits that failed\n\n" + failures(runs),
         METHOD,
     ]
@@ -98,98 +94,35 @@ def page(
 
 
 def _head(runs: Sequence[Run], plot: str, rows: str) -> str:
-    measured = [run for run in runs if not run.error]
-    known = {name: text for run in measured for name, text in run.versions.items()}
-    noisy = [run for run in measured if run.load > run.threads + QUIET]
+    done = [run for run in runs if not run.error]
+    known = {name: text for run in done for name, text in run.versions.items()}
+    noisy = [run for run in done if run.load > run.threads + QUIET]
     quiet = (
-        f"**The machine was not quiet**: in {len(noisy)} of {len(measured)} fits its load average exceeded the fit's "
+        f"**The machine was not quiet**: in {len(noisy)} of {len(done)} fits its load average exceeded the fit's "
         "own threads, so seconds of the wall clock say little there; processor time is the steadier figure."
         if noisy
         else "The machine was quiet."
     )
-    threads = ", ".join(sorted({str(run.threads) for run in measured}))
+    threads = ", ".join(sorted({str(run.threads) for run in done}))
     return f"""# Benchmark: Snowmelt and its peers
 
-`make bench` writes this page. {_measured(runs)}; threads: {threads};
+`make bench` writes this page. {measured(runs)}; threads: {threads};
 {versions(known)}. {quiet}{rows and f" Every fit is a line of [{rows}]({rows})."}
 
-{_coverage(runs)}
-
-{_apart(runs)}
+{apart(runs)}
 
 ![validation accuracy over seconds]({plot})
 
 Thick and black: Snowmelt, a dot for each look. Dotted: peers with our precision and memory format."""
 
 
-def _measured(runs: Sequence[Run]) -> str:
-    """When, where, and what of ours; where several machines measured, which of them did what."""
-    days = sorted({f"{run.at:%Y-%m-%d}" for run in runs})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    revisions = ", ".join(dict.fromkeys(run.revision for run in runs if run.contender == OURS and run.revision))
-    rounds: dict[str, dict[str, set[int]]] = {}
-    for run in runs:
-        rounds.setdefault(run.machine, {}).setdefault(str(run.subject), set()).add(run.seed)
-    if len(rounds) == 1:
-        where = next(iter(rounds))
-    else:
-        where = "several machines, each round on one: " + "; ".join(
-            f"{machine} did {', '.join(f'{name} (seeds {_listed(seeds)})' for name, seeds in subjects.items())}"
-            for machine, subjects in rounds.items()
-        )
-    return f"Measured on {when}: {where}; Snowmelt at {revisions or 'no known commit'}"
-
-
-def _listed(numbers: Collection[int]) -> str:
-    return ", ".join(map(str, sorted(numbers)))
-
-
-def _coverage(runs: Sequence[Run]) -> str:
-    """Exactly which cells were run."""
-    by_subject: dict[str, list[Run]] = {}
-    for run in runs:
-        by_subject.setdefault(str(run.subject), []).append(run)
-    lines = []
-    for subject, some in by_subject.items():
-        seeds = _listed({run.seed for run in some})
-        names = sorted({f"{run.contender} ({run.column})" for run in some})
-        lines.append(f"- {subject}: seeds {seeds}; {', '.join(names)}")
-    return "Run were:\n\n" + "\n".join(lines)
-
-
-def _apart(runs: Sequence[Run]) -> str:
-    """Whether what is compared was measured together: the fits of one seed on one subject are a round."""
-    rounds: dict[tuple[Subject, int], list[datetime]] = {}
-    for run in runs:
-        rounds.setdefault(run.round, []).append(run.at)
-    apart = [f"{subject}, seed {seed}" for (subject, seed), ends in rounds.items() if _has_pause(ends)]
-    if not apart:
-        return "The fits of each seed were made one after the other."
-    return (
-        f"**Not one run**: {PAUSE.seconds // 3600} hours and more lie between fits of the same seed, so that the "
-        f"machine may have been faster or slower, on {'; '.join(apart)}."
-    )
-
-
-def _has_pause(ends: Sequence[datetime]) -> bool:
-    return any(later - sooner > PAUSE for sooner, later in pairwise(sorted(ends)))
-
-
-def overhead(found: Sequence[Comparison]) -> str:
-    """One worker of ours with everything unfrozen beside the bare loop with the same precision and memory format: the
-    median over the rounds that both ran."""
-    lines = []
-    for comparison in found:
-        pairs = comparison.pairs((OURS_EVERYTHING, MATCHED), (REFERENCE, MATCHED))
-        if pairs:
-            wall_share = median(ours.seconds / bare.seconds for ours, bare in pairs) - 1
-            cpu_share = median(ours.cpu_seconds / bare.cpu_seconds for ours, bare in pairs) - 1
-            seeds = _listed({ours.seed for ours, _ in pairs})
-            lines.append(
-                f"- {comparison.subject}: {wall_share:+.1%} by the wall clock, {cpu_share:+.1%} in processor time "
-                f"(seeds {seeds}; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds the network "
-                "within that time, the bare loop does not"
-            )
+def overhead(verdicts: Sequence[OverheadVerdict]) -> str:
+    lines = [
+        f"- {one.subject}: {one.wall:+.1%} by the wall clock, {one.processors:+.1%} in processor time "
+        f"(seeds {listed(one.seeds)}; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds the network "
+        "within that time, the bare loop does not"
+        for one in verdicts
+    ]
     return "\n".join(lines) if lines else "Not run."
 
 

@@ -11,7 +11,9 @@ from statistics import median
 from bench.report.marks import Clock, Marks, Times, confidence, marks_of, processors, time_to, times_to, wall
 from bench.report.results import Run, Subject, subjects
 
-OURS, REFERENCE = "ours", "plain"
+OURS, OURS_EVERYTHING, REFERENCE = "ours", "ours-everything", "plain"
+OVERHEAD = 0.03
+"""With everything unfrozen, at most so much over the bare loop."""
 DEFAULTS, MATCHED = "defaults", "matched"
 
 
@@ -145,6 +147,24 @@ class MemoryVerdict:
         return self.ours <= self.full
 
 
+@dataclass(frozen=True)
+class OverheadVerdict:
+    """One worker of ours with everything unfrozen beside the bare loop with the same precision and memory format."""
+
+    subject: Subject
+    wall: float
+    """Share of the bare loop's seconds that is added."""
+    trained: float
+    """The same until the last epoch was trained and looked at; what follows is the checkpoint's writing."""
+    processors: float
+    """The whole fit's, of processor time."""
+    seeds: tuple[int, ...]
+
+    @property
+    def met(self) -> bool:
+        return self.wall <= OVERHEAD
+
+
 def comparisons(runs: Sequence[Run], rivals: Collection[str]) -> list[Comparison]:
     return [
         Comparison(subject, tuple(run for run in runs if run.subject == subject), frozenset(rivals))
@@ -197,3 +217,17 @@ def memory_verdicts(comparison: Comparison) -> list[MemoryVerdict]:
             full = median(run.memory_mib + run.network_mib for _, run in pairs)
             found.append(MemoryVerdict(comparison.subject, column, ours, full))
     return found
+
+
+def overhead_verdict(comparison: Comparison) -> OverheadVerdict | None:
+    """Medians over the rounds that both ran; None as long as there is none."""
+    pairs = comparison.pairs((OURS_EVERYTHING, MATCHED), (REFERENCE, MATCHED))
+    if not pairs:
+        return None
+    return OverheadVerdict(
+        comparison.subject,
+        wall=median(ours.seconds / bare.seconds for ours, bare in pairs) - 1,
+        trained=median(ours.looks[-1].seconds / bare.looks[-1].seconds for ours, bare in pairs) - 1,
+        processors=median(ours.cpu_seconds / bare.cpu_seconds for ours, bare in pairs) - 1,
+        seeds=tuple(sorted(ours.seed for ours, _ in pairs)),
+    )

@@ -8,10 +8,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from bench.report.misses import way_to
-from bench.report.page import overhead, page
+from bench.report.page import page
 from bench.report.results import Run, StartUp, parse
 from bench.report.tables import segments
-from bench.report.verdicts import Comparison, accuracy_verdict, comparisons, memory_verdicts, share_of, verdicts
+from bench.report.verdicts import (
+    Comparison,
+    accuracy_verdict,
+    comparisons,
+    memory_verdicts,
+    overhead_verdict,
+    share_of,
+    verdicts,
+)
 from tests.unit.bench.runs import SUBJECT, look, row, run
 
 RIVALS = ("plain", "fastai")
@@ -48,13 +56,24 @@ def test_times_are_compared_within_a_seed_since_the_machine_may_be_faster_in_the
 def test_overhead_and_memory_are_compared_within_a_seed_too() -> None:
     """Here the machine of seed 1 is three times as fast, and a fit takes 100 MiB less there."""
     plain = [
-        run("plain", "matched", seed, seconds=seconds, cpu_seconds=seconds, memory_mib=mib, network_mib=0.0)
+        run(
+            "plain",
+            "matched",
+            seed,
+            seconds=seconds,
+            cpu_seconds=seconds,
+            memory_mib=mib,
+            network_mib=0.0,
+            looks=(look(seconds, 0.9),),
+        )
         for seed, seconds, mib in ((0, 90.0, 600.0), (1, 30.0, 500.0), (2, 30.0, 500.0))
     ]
-    everything = run("ours-everything", "matched", 0, seconds=91.8, cpu_seconds=91.8)
+    everything = run("ours-everything", "matched", 0, seconds=91.8, cpu_seconds=91.8, looks=(look(91.0, 0.9),))
     ours = run("ours", seed=0, memory_mib=550.0)
     comparison = compared(*plain, everything, ours)
-    assert "+2.0% by the wall clock, +2.0% in processor time (seeds 0;" in overhead([comparison])
+    found = overhead_verdict(comparison)
+    assert found is not None
+    assert (round(found.wall, 3), round(found.processors, 3), found.seeds) == (0.02, 0.02, (0,))
     assert [(one.ours, one.full) for one in memory_verdicts(comparison)] == [(550.0, 600.0)]
 
 
@@ -137,6 +156,16 @@ def test_the_page_lists_first_what_misses_its_aim_and_says_how_far_it_came() -> 
     assert "- 2.0 s: imports" in text
 
 
+def test_what_is_lost_with_everything_unfrozen_counts_as_a_miss_beyond_its_aim() -> None:
+    plain = run("plain", "matched", seconds=100.0, cpu_seconds=100.0, looks=(look(100.0, 0.9),))
+    for seconds, missed in ((102.0, False), (104.0, True)):
+        ours = run("ours-everything", "matched", seconds=seconds, cpu_seconds=101.0, looks=(look(99.0, 0.9),))
+        text = page([plain, ours], comparisons([plain, ours], RIVALS), TITLES)
+        section = text[text.index("## What misses its aim") : text.index("## Ours against the best peer")]
+        line = "everything unfrozen: +4.0% beside the bare loop by the wall clock, +1.0% in processor time"
+        assert (line in section, "-1.0% until the last epoch's end" in section) == (missed, missed)
+
+
 def test_a_missed_aim_is_explained_by_the_way_to_the_mark() -> None:
     """Of the fit with the middle time: what each stage came to, and what that took."""
     slow, middle, quick = (
@@ -169,7 +198,9 @@ def test_the_page_says_which_fits_of_a_round_were_made_hours_apart() -> None:
     early, late = datetime(2026, 11, 25, 6, tzinfo=UTC), datetime(2026, 11, 25, 9, tzinfo=UTC)
     runs = [run(at=early), run("ours", at=late), run("plain", seed=1, at=late)]
     text = page(runs, comparisons(runs, RIVALS), TITLES)
-    assert "may have been faster or slower, on resnet18, near, 64 px, seed 0." in text
+    assert "between fits of 1 of 2 rounds" in text
+    assert "| resnet18, near, 64 px | 0 | a Xeon | ours, plain | none | **no** |" in text
+    assert "| resnet18, near, 64 px | 1 | a Xeon | plain | none | yes |" in text
     runs = [run(at=early), run("ours", at=early), run("plain", seed=1, at=late)]
     assert "one after the other" in page(runs, comparisons(runs, RIVALS), TITLES)
 
@@ -209,4 +240,5 @@ def test_the_page_says_when_where_and_what_was_measured() -> None:
     assert "Measured on 2026-11-25: a Xeon; Snowmelt at no known commit" in text
     text = page(runs, comparisons(runs, RIVALS), TITLES)
     assert "Measured on 2026-11-25 to 2026-11-26: several machines" in text
-    assert "another did resnet18, near, 64 px (seeds 1); Snowmelt at def5678" in text
+    assert "1 on a Xeon; 1 on another; Snowmelt at def5678" in text
+    assert "| resnet18, near, 64 px | 1 | another | ours | none | yes |" in text
