@@ -80,6 +80,17 @@ class _Lock(LeaseLock):
             log.warning("Lease %s/%s was not given back: %s", namespace, name, str(error) or type(error).__name__)
 
 
+async def _first_to_end(election: asyncio.Task[None], working: asyncio.Future[asyncio.Task[None]]) -> None:
+    """Wait for the end of the work, once it has begun, or of the election, and raise what ended it."""
+    await asyncio.wait({election, working}, return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        task = working.result()
+        await asyncio.wait({election, task}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done() and not task.cancelled():
+            await task
+    await election
+
+
 async def lead(
     work: Callable[[], Awaitable[None]],
     api_client: client.ApiClient,
@@ -114,13 +125,7 @@ async def lead(
     config = Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, elected, lost)
     election = asyncio.create_task(LeaderElection(config).run(), name="leader election")
     try:
-        await asyncio.wait({election, working}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            task = working.result()
-            await asyncio.wait({election, task}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done() and not task.cancelled():
-                await task
-        await election
+        await _first_to_end(election, working)
     finally:
         election.cancel()
         if working.done():

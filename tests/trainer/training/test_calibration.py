@@ -100,6 +100,18 @@ def test_a_target_of_the_loss_that_only_the_surer_head_meets_is_met(
     assert trained.reason is Reason.TARGET_MET
 
 
+@pytest.mark.parametrize(("share", "rows"), [(0.99, 1), (0.01, 2)], ids=["met by the surer head", "missed"])
+def test_everything_is_unfrozen_only_where_the_surer_head_misses_the_target_of_the_loss(
+    pretrained: Pretrained, faint: Path, tmp_path: Path, left: tuple[Trained, bytes], *, share: float, rows: int
+) -> None:
+    unsure, _ = left
+    target = {"metric": "loss", "atMost": share * float(unsure.validation["loss"])}
+    two_stages = {"stage": {"maxEpochs": 2, "patience": 2}, "target": target}
+    trained = run(pretrained(faint, output=tmp_path / "models", unfreezing=two_stages))
+    assert len(trained.state.rows) == rows
+    assert (trained.reason is Reason.TARGET_MET, trained.checkpoint == CALIBRATED) == (rows == 1, rows == 1)
+
+
 def test_two_workers_deliver_the_same_head(pretrained: Pretrained, faint: Path, tmp_path: Path) -> None:
     config = pretrained(faint, output=tmp_path / "models", unfreezing=HEAD)
     mp.spawn(train, (2, config.model_dump_json(by_alias=True), CachePlace.MEMORY, str(tmp_path)), nprocs=2)

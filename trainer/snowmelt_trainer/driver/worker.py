@@ -156,26 +156,12 @@ def build_rig(
         config.optimization.model_copy(update={"batch_size": batch}),
         backbone.groups,
     )
-    train_loader = TrainingLoader(
-        ImageDataset(data.train, _view(config, backbone, resolve(config.data.augmentation, len(data.train)))),
-        seed=config.optimization.seed,
-        global_batch=batch,
-        rank=world.rank,
-        world=world.size,
-        threads=decoding_threads(config.workers.cpus, world.device),
-        device=world.device,
-    )
+    train_loader = _training_loader(config, data.train, batch, world, backbone)
     reporter = Reporter(
         plan=plan,
         metric=deciding_metric(config.unfreezing.target),
         steps_per_epoch=train_loader.steps,
-        data=DataStatus(
-            classes=len(data.classes),
-            train=len(data.train),
-            validation=len(data.validation),
-            test=len(data.test) if data.test else 0,
-            duplicates_across_splits=data.duplicates_across_splits,
-        ),
+        data=_data_status(data),
         warnings=tuple(warning[:MAX_WARNING] for warning in data.warnings[:MAX_WARNINGS]),
         send=send,
         workers=world.size,
@@ -212,6 +198,30 @@ def _require_enough_images(rig: Rig) -> None:
             f"{rig.samples} training images leaves a worker {fewest} images in a step, and it needs {needed}: "
             f"raise batchSize or lower spec.workers.{'elastic.max' if rig.config.workers.elastic else 'replicas'}",
         )
+
+
+def _data_status(data: TargetData) -> DataStatus:
+    return DataStatus(
+        classes=len(data.classes),
+        train=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test) if data.test else 0,
+        duplicates_across_splits=data.duplicates_across_splits,
+    )
+
+
+def _training_loader(
+    config: RunConfig, samples: SampleSet, batch: int, world: World, backbone: BuiltBackbone
+) -> TrainingLoader:
+    return TrainingLoader(
+        ImageDataset(samples, _view(config, backbone, resolve(config.data.augmentation, len(samples)))),
+        seed=config.optimization.seed,
+        global_batch=batch,
+        rank=world.rank,
+        world=world.size,
+        threads=decoding_threads(config.workers.cpus, world.device),
+        device=world.device,
+    )
 
 
 def _evaluation_loader(

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from snowmelt_trainer.backbones import changing_tensors
+from snowmelt_trainer.contract.unfreezing import Target
 from snowmelt_trainer.data.loading import Batch
 from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.checkpoint import checkpoint_name
@@ -36,10 +37,11 @@ def surer(head: nn.Linear) -> list[nn.Linear]:
     return [scaled(head, factor) for factor in SURER]
 
 
-def calibrate(rig: Rig, state: RunState, cache: ActivationCache | None) -> RunState:
+def calibrate(rig: Rig, state: RunState, cache: ActivationCache | None, *, to_meet: Target | None = None) -> RunState:
     """When no stage follows: where the best weights, which the model holds, have a solver's head, it is delivered as
     sure of itself as the validation images bear out, from a checkpoint of its own. Not before, since a stage that goes
-    on from such a head moves less from one that is less sure. All workers find the same.
+    on from such a head moves less from one that is less sure; but with `to_meet`, where that makes it meet this target,
+    so that no stage need follow. All workers find the same.
 
     `cache` is the last stage's, if it had one: what it holds need not be computed again.
 
@@ -63,6 +65,8 @@ def calibrate(rig: Rig, state: RunState, cache: ActivationCache | None) -> RunSt
     found = [counts.values for counts in rig.compare(before, heads, batches)]
     chosen = best_of(rig.metric, found)
     if not outranks(rig.metric, found[chosen], best.values):
+        return state
+    if to_meet is not None and not to_meet.met_by(found[chosen][rig.metric]):
         return state
     log.info("the head is delivered %g times as sure of itself as the solver left it", SURER[chosen])
     head.load_state_dict(heads[chosen].state_dict())

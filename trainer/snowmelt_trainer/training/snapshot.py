@@ -91,7 +91,6 @@ def snapshot(
     epoch = state.epoch if state.ended else state.epoch + 1
     epochs = state.epoch + state.step / steps_per_epoch
     remaining = remaining_seconds(plan, state.stage, epochs, state.stage_seconds)
-    newest = state.history[-1] if state.history else None
     return Progress(
         attempt=1,
         sequence=0,
@@ -108,22 +107,22 @@ def snapshot(
             last_update_time=now,
             workers=workers,
         ),
-        metrics=MetricsStatus(
-            train={} if newest is None else {Metric.LOSS.value: decimal(newest.train_loss)},
-            validation={} if newest is None else as_metrics(newest.validation),
-            best=None
-            if state.best is None
-            else BestStatus(
-                metric=metric.value,
-                value=decimal(state.best.values[metric]),
-                stage=state.best.stage,
-                epoch=state.best.epoch,
-            ),
-        ),
+        metrics=_metrics(state, metric),
         stages=state.rows,
         checkpoint=checkpoint,
         data=data,
         warnings=warnings,
+    )
+
+
+def _metrics(state: RunState, metric: Metric) -> MetricsStatus:
+    newest, best = state.history[-1] if state.history else None, state.best
+    return MetricsStatus(
+        train={} if newest is None else {Metric.LOSS.value: decimal(newest.train_loss)},
+        validation={} if newest is None else as_metrics(newest.validation),
+        best=None
+        if best is None
+        else BestStatus(metric=metric.value, value=decimal(best.values[metric]), stage=best.stage, epoch=best.epoch),
     )
 
 

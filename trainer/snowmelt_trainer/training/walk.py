@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from snowmelt_trainer.contract.reasons import Reason
+from snowmelt_trainer.contract.unfreezing import Metric
 from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import ActivationCache
 from snowmelt_trainer.training.allocation import give_back_freed_memory
@@ -62,6 +63,7 @@ def walk(rig: Rig) -> Walked:
             give_back_freed_memory()  # which would not lie in one piece
         state = close_stage(state, name=stage.name, trainable_parameters=stage.trainable_parameters)
         _restore_best(rig, state)
+        state = _surer_if_good_enough(rig, state, cache)
     if rig.world.leads:
         rig.reporter.report(state, finished=True)
     state = calibrate(rig, state, cache)
@@ -82,6 +84,14 @@ def _target_is_met(rig: Rig, state: RunState) -> bool:
     """By the best weights so far: a stage ends with the first that meet it."""
     target, best = rig.config.unfreezing.target, state.best
     return target is not None and best is not None and target.met_by(best.values[rig.metric])
+
+
+def _surer_if_good_enough(rig: Rig, state: RunState, cache: ActivationCache | None) -> RunState:
+    """Where a target of the loss is missed by a head that is merely too unsure of itself, no stage need follow."""
+    target = rig.config.unfreezing.target
+    if target is None or target.metric is not Metric.LOSS or _is_over(rig, state):
+        return state
+    return calibrate(rig, state, cache, to_meet=target)
 
 
 def _resume(rig: Rig) -> tuple[RunState, bytes]:

@@ -85,10 +85,8 @@ def open_cache(
     """
     wanted = rig.config.optimization.cache
     if wanted.mode is CacheMode.NEVER or cut.prefix is None or (earlier is not None and earlier.views == 0):
-        if previous is not None:
-            previous.close()
         reason = f"not built: the network cannot be cut: {cut.reason}" if cut.reason else ""
-        return None, earlier or (CacheStatus(reason=reason[:MAX_REASON]) if reason else None)
+        return _without_one(previous, earlier or (CacheStatus(reason=reason[:MAX_REASON]) if reason else None))
     origin = origins([_first_trained(rig, one) for one in range(len(rig.plan))])[stage]
     previous = _usable(rig, previous, origin)
     prefix = Prefix(cut.prefix, rig.precision, rig.world, rig.preprocessing)
@@ -98,35 +96,48 @@ def open_cache(
     log.info("stage %d: cache: %s", stage + 1, decision.reason)
     views = earlier.views if earlier is not None else decision.views
     if views == 0:
-        if previous is not None:
-            previous.close()
-        return None, CacheStatus(reason=decision.reason[:MAX_REASON])
+        return _without_one(previous, CacheStatus(reason=decision.reason[:MAX_REASON]))
     made_by = keys.Prefix.of(cut, rig.precision, rig.world.device)
-    views_of = _views(rig, made_by, None if plain else origin, views)
+    *training, validation = _views(rig, made_by, None if plain else origin, views)
+    plan = Plan(
+        cut=cut,
+        prefix=prefix,
+        made_by=made_by,
+        origin=origin,
+        train=tuple(training),
+        validation=validation,
+        place=decision.place or CachePlace.MEMORY,
+        directory=directory,
+        like=probe.like,
+        pass_seconds=(probe.load + probe.prefix) * len(training[0].ids),
+    )
     cache = ActivationCache(
-        Plan(
-            cut=cut,
-            prefix=prefix,
-            made_by=made_by,
-            origin=origin,
-            train=views_of[:-1],
-            validation=views_of[-1],
-            place=decision.place or CachePlace.MEMORY,
-            directory=directory,
-            like=probe.like,
-            pass_seconds=(probe.load + probe.prefix) * len(views_of[0].ids),
-        ),
+        plan,
         rig.train,
         rig.validation,
         previous=previous,
         bridge=between(rig.model, previous.plan.cut, cut) if previous is not None else None,
     )
-    if directory is not None:
-        before = (*previous.plan.train, previous.plan.validation) if previous is not None else ()
-        resources.sweep(directory, {view.key for view in (*views_of, *before)})
+    _sweep(plan, previous)
     if decision.views < views:
         cache.fail(decision.reason.removeprefix("not built: "))
     return cache, earlier or CacheStatus(views=views, place=decision.place, reason=decision.reason[:MAX_REASON])
+
+
+def _without_one(
+    previous: ActivationCache | None, status: CacheStatus | None
+) -> tuple[ActivationCache | None, CacheStatus | None]:
+    """No cache for this stage, and none left of the stage before."""
+    if previous is not None:
+        previous.close()
+    return None, status
+
+
+def _sweep(plan: Plan, previous: ActivationCache | None) -> None:
+    """Of the files where this stage keeps its own, leave only what it uses and what it computes it from."""
+    if plan.directory is not None:
+        used = [plan, previous.plan] if previous is not None else [plan]
+        resources.sweep(plan.directory, {view.key for one in used for view in (*one.train, one.validation)})
 
 
 def _first_trained(rig: Rig, stage: int) -> int:
