@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aiohttp
 from kubernetes.aio import client
@@ -80,8 +81,9 @@ class _Lock(LeaseLock):
             log.warning("Lease %s/%s was not given back: %s", namespace, name, str(error) or type(error).__name__)
 
 
-async def _first_to_end(election: asyncio.Task[None], working: asyncio.Future[asyncio.Task[None]]) -> None:
-    """Wait for the end of the work, once it has begun, or of the election, and raise what ended it."""
+async def _first_to_end(election: asyncio.Task[None], working: asyncio.Future[Any]) -> None:
+    """Wait for the end of the work, whose task `working` will hold once it has begun, or of the election, and raise
+    what ended it."""
     await asyncio.wait({election, working}, return_when=asyncio.FIRST_COMPLETED)
     if working.done():
         task = working.result()
