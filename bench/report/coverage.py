@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from bench.report.results import Run, Subject
-from bench.report.verdicts import DEFAULTS, MATCHED, OURS
+from bench.report.results import Run, Subject, subjects
+from bench.report.verdicts import DEFAULTS, MATCHED, OURS, ours_first
 
 PAUSE = timedelta(hours=2)
 """Fits of a round that lie further apart were not made in one run."""
@@ -35,7 +36,7 @@ class Round:
     def of(self, column: str) -> str:
         """The contenders of a column, ours first."""
         names = {fit.contender for fit in self.fits if fit.column == column}
-        return ", ".join(sorted(names, key=lambda name: (not name.startswith(OURS), name)))
+        return ", ".join(sorted(names, key=ours_first))
 
 
 def rounds(runs: Iterable[Run]) -> list[Round]:
@@ -51,9 +52,7 @@ def measured(runs: Sequence[Run]) -> str:
     days = sorted({f"{run.at:%Y-%m-%d}" for run in runs})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     revisions = ", ".join(dict.fromkeys(run.revision for run in runs if run.contender == OURS and run.revision))
-    by_machine: dict[str, int] = {}
-    for one in rounds(runs):
-        by_machine[one.machine] = by_machine.get(one.machine, 0) + 1
+    by_machine = Counter(one.machine for one in rounds(runs))
     if len(by_machine) == 1:
         where = next(iter(by_machine))
     else:
@@ -76,7 +75,7 @@ def apart(runs: Sequence[Run]) -> str:
 
 def coverage(runs: Sequence[Run]) -> str:
     """Which contenders ran in which cell, with which seeds and where, as a table."""
-    order = list(dict.fromkeys(run.subject for run in runs))
+    order = subjects(runs)
     lines: dict[tuple[Subject, str], list[int]] = {}
     for one in sorted(rounds(runs), key=lambda one: (order.index(one.subject), one.seed)):
         lines.setdefault((one.subject, _cells(one)), []).append(one.seed)

@@ -28,6 +28,7 @@ from bench.report.verdicts import (
     accuracy_verdict,
     comparisons,
     memory_verdicts,
+    ours_first,
     overhead_verdict,
     verdicts,
 )
@@ -73,7 +74,7 @@ def page(
     overheads = [one for one in map(overhead_verdict, found) if one is not None]
     memory = [one for comparison in found for one in memory_verdicts(comparison)]
     entries = list(dict.fromkeys((run.contender, run.column) for run in runs))
-    entries.sort(key=lambda entry: (entry[1] != DEFAULTS, not entry[0].startswith(OURS), entry[0]))
+    entries.sort(key=lambda entry: (entry[1] != DEFAULTS, ours_first(entry[0])))
     sections = [
         _head(runs, plot, rows),
         "## What misses its aim\n\n" + misses(judged, accuracies, memory, overheads, found),

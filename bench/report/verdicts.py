@@ -165,6 +165,11 @@ class OverheadVerdict:
         return self.wall <= OVERHEAD
 
 
+def ours_first(contender: str) -> tuple[bool, str]:
+    """What contenders are sorted by."""
+    return not contender.startswith(OURS), contender
+
+
 def comparisons(runs: Sequence[Run], rivals: Collection[str]) -> list[Comparison]:
     return [
         Comparison(subject, tuple(run for run in runs if run.subject == subject), frozenset(rivals))

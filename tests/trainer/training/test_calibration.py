@@ -25,22 +25,32 @@ CALIBRATED = "s002-e00000-b0000000"
 
 
 @pytest.fixture
-def left(pretrained: Pretrained, faint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Trained, bytes]:
+def run_unsure(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig], Trained]:
+    """A run that delivers a head as the solver leaves it."""
+
+    def trained(config: RunConfig) -> Trained:
+        with monkeypatch.context() as patch:
+            patch.setattr(calibration, "SURER", (1.0,))
+            return run(config)
+
+    return trained
+
+
+@pytest.fixture
+def left(
+    pretrained: Pretrained, faint: Path, tmp_path: Path, run_unsure: Callable[[RunConfig], Trained]
+) -> tuple[Trained, bytes]:
     """The run and its weights where a head is delivered as the solver leaves it."""
     config = pretrained(faint, output=tmp_path / "left", unfreezing=HEAD)
-    with monkeypatch.context() as patch:
-        patch.setattr(calibration, "SURER", (1.0,))
-        trained = run(config)
+    trained = run_unsure(config)
     return trained, weights(config, trained)
 
 
 @pytest.fixture
-def unsure(pretrained: Pretrained, faint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+def unsure(pretrained: Pretrained, faint: Path, tmp_path: Path, run_unsure: Callable[[RunConfig], Trained]) -> float:
     """The least validation loss of the head as the solver leaves it."""
-    target = {"metric": "loss", "atMost": 0.0}
-    with monkeypatch.context() as patch:
-        patch.setattr(calibration, "SURER", (1.0,))
-        trained = run(pretrained(faint, output=tmp_path / "unsure", unfreezing=HEAD | {"target": target}))
+    unfreezing = HEAD | {"target": {"metric": "loss", "atMost": 0.0}}
+    trained = run_unsure(pretrained(faint, output=tmp_path / "unsure", unfreezing=unfreezing))
     return float(trained.validation["loss"])
 
 
