@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from bench.report.marks import time_to, times_to
+from bench.report.marks import time_to
 from bench.report.results import Run
 from bench.report.tables import ranged
 from bench.report.verdicts import (
@@ -26,11 +26,17 @@ def misses(
     accuracies: Sequence[AccuracyVerdict],
     memory: Sequence[MemoryVerdict],
     overheads: Sequence[OverheadVerdict],
+    *,
     found: Sequence[Comparison],
+    titles: Mapping[str, str],
 ) -> str:
     """Every aim that is not met, one a line."""
     by_subject = {comparison.subject: comparison for comparison in found}
-    lines = [f"- {one.subject}, {one.aim.name}: {_why(one, by_subject[one.subject])}" for one in judged if not one.met]
+    lines = [
+        f"- {one.subject}, {one.aim.name}: {_why(one, by_subject[one.subject], titles)}"
+        for one in judged
+        if not one.met
+    ]
     lines += [
         f"- {one.subject}, test accuracy: ours {one.ours:.4f}, full fine-tuning {one.full:.4f}, and only "
         f"{one.allowance:.4f} less is within the confidence interval"
@@ -52,7 +58,7 @@ def misses(
     return "\n".join(lines) if lines else "Of the cells that were run, none."
 
 
-def _why(verdict: Verdict, comparison: Comparison) -> str:
+def _why(verdict: Verdict, comparison: Comparison, titles: Mapping[str, str]) -> str:
     runs = comparison.of(OURS, DEFAULTS)
     if math.isinf(verdict.ours.middle):
         best = [max(run.looks, key=lambda look: look.accuracy) for run in runs if run.looks]
@@ -61,19 +67,22 @@ def _why(verdict: Verdict, comparison: Comparison) -> str:
         end = f"{cut} of {len(runs)} fits were cut off" if cut else "every stage ended by itself"
         reached = ranged([look.accuracy for look in best], "{:.4f}")
         return f"not reached: the best was {reached} in stage {stages}, the mark is {verdict.mark:.4f}; {end}"
-    shares = f"{verdict.share:.2f} of the best peer's time, the aim is {verdict.aim.share:.2f}"
-    return f"{shares}; the mark is {verdict.mark:.4f}, and {way_to(verdict.mark, runs)}"
+    ours, theirs = comparison.middle_pair(verdict.best.name, verdict.aim.column, verdict.mark)
+    return (
+        f"{verdict.share:.2f} of the best peer's time, the aim is {verdict.aim.share:.2f}; the mark is "
+        f"{verdict.mark:.4f}, and with seed {ours.seed} we came there by {way_to(verdict.mark, ours)}; "
+        f"{titles.get(theirs.contender, theirs.contender)} by {way_to(verdict.mark, theirs)}"
+    )
 
 
-def way_to(mark: float, runs: Sequence[Run]) -> str:
-    """How the fit with the middle time came to the mark, stage by stage. At least one has reached it."""
-    quickest_first = sorted(runs, key=lambda run: (time_to(mark, run.looks), run.seed))
-    run = quickest_first[(times_to(mark, runs).reached - 1) // 2]
+def way_to(mark: float, run: Run) -> str:
+    """How a fit came to the mark, or to its end without, one after the other of what it trained."""
     end = time_to(mark, run.looks)
     stages, began = [], 0.0
     for trained, group in groupby((look for look in run.looks if look.seconds <= end), key=lambda look: look.trained):
         looks = list(group)
         best, spent = max(looks, key=lambda look: look.accuracy), looks[-1].seconds - began
-        stages.append(f"stage {trained} came to {best.accuracy:.4f} in {spent:.1f} s, by look {1 + looks.index(best)}")
+        many = f"{len(looks)} looks" if len(looks) > 1 else "one look"
+        stages.append(f"{trained} ({best.accuracy:.4f} after {spent:.1f} s, {many})")
         began = looks[-1].seconds
-    return f"with seed {run.seed} {', '.join(stages)}"
+    return ", then ".join(stages) + ("" if math.isfinite(end) else ", and never further")

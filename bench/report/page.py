@@ -77,7 +77,7 @@ def page(
     entries.sort(key=lambda entry: (entry[1] != DEFAULTS, ours_first(entry[0])))
     sections = [
         _head(runs, plot, rows),
-        "## What misses its aim\n\n" + misses(judged, accuracies, memory, overheads, found),
+        "## What misses its aim\n\n" + misses(judged, accuracies, memory, overheads, found=found, titles=titles),
         "## Ours against the best peer\n\nMedians over the cells:\n\n"
         + medians(judged)
         + "\n\n"

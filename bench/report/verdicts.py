@@ -73,6 +73,16 @@ class Comparison:
         ]
         return median(shares) if shares else None
 
+    def middle_pair(self, contender: str, column: str, mark: float) -> tuple[Run, Run]:
+        """Our fit and the contender's in the round whose share is the median, of two the larger. Both ran one."""
+
+        def share(pair: tuple[Run, Run]) -> float:
+            ours, theirs = (time_to(mark, run.looks) for run in pair)
+            return share_of(ours, theirs)
+
+        pairs = sorted(self.pairs((OURS, DEFAULTS), (contender, column)), key=share)
+        return pairs[len(pairs) // 2]
+
     def best_peer(self, column: str, mark: float, clock: Clock = wall) -> Rival | None:
         """The rival of whose time ours takes the largest share, of equals the one that gets there soonest and most
         often; None when none ran a seed that ours ran."""
