@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from snowmelt_trainer.driver.publish import publish
 from snowmelt_trainer.driver.trained import Trained
 from snowmelt_trainer.driver.worker import fine_tune, set_up
 from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.training import stage
 from snowmelt_trainer.training.activations import resources
+from snowmelt_trainer.training.compiling import Compilable
 from snowmelt_trainer.training.distributed import World
 from snowmelt_trainer.training.stage import StageTraining
 from snowmelt_trainer.training.state import RunState
@@ -85,6 +88,20 @@ def test_a_cache_changes_no_loss_wherever_it_lies(
     assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
+def test_a_long_stage_trains_compiled_with_the_losses_of_one_that_does_not(
+    configure: Configure, tmp_path: Path, gpu: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unfreezing = {"strategy": "Full", "stage": {"maxEpochs": 3, "patience": 9}}
+    sections: dict[str, Any] = {"backbone": RESNET, "unfreezing": unfreezing}
+    plain = run(configure(output=tmp_path / "plain", **sections), gpu)
+    monkeypatch.setattr(stage, "Compilable", partial(Compilable, worth=lambda *_: True))
+    with caplog.at_level("INFO"):
+        compiled = run(configure(output=tmp_path / "compiled", **sections), gpu)
+    assert "a step compiled" in caplog.text
+    assert compiled.state.history[-1].epoch == 3
+    assert epoch_losses(compiled) == pytest.approx(epoch_losses(plain), rel=0.02)
+
+
 def test_a_gpu_that_can_trains_in_bfloat16_and_the_model_loads_on_a_processor(configure: Configure, gpu: World) -> None:
     config = configure(optimization={"precision": "Auto", "headStart": "Solver"}, backbone=RESNET)
     trained = run(config, gpu)
@@ -132,11 +149,11 @@ def peak(config: RunConfig, world: World) -> int:
     """Most bytes that torch held on the GPU in two epochs of the run's first stage, after they began."""
     data = open_data(config.data, seed=0, volumes_root=config.volumes_root)
     _, rig = set_up(config, data, world, lambda _: None)
-    stage = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
+    training = StageTraining(rig, RunState(fingerprint=rig.fingerprint), b"")
     torch.cuda.reset_peak_memory_stats()
-    stage.epoch()
-    stage.epoch()
-    stage.keeper.settle()
+    training.epoch()
+    training.epoch()
+    training.keeper.settle()
     return torch.cuda.max_memory_allocated()
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from snowmelt_trainer.backbones import Cut, parameter_groups, set_stage, split_at, train_mode
@@ -18,6 +18,7 @@ from snowmelt_trainer.errors import RunError
 from snowmelt_trainer.training.activations import Account, ActivationCache, combined, open_cache
 from snowmelt_trainer.training.averaging import AveragedWeights, better_narrow, chosen_decay, match_statistics
 from snowmelt_trainer.training.checkpoint import checkpoint_name
+from snowmelt_trainer.training.compiling import Compilable
 from snowmelt_trainer.training.distributed import agreed_digests, average_buffers
 from snowmelt_trainer.training.head_start import HeadSolver, linear_head, solvable, solver_of
 from snowmelt_trainer.training.keeping import Keeper
@@ -68,7 +69,8 @@ class StageTraining:
         self.average = self._averaged()
         if optimizer_state:
             self.average.resume(unpack_optimizer(self.optimizer, optimizer_state))
-        self.updates = updates_of(self.optimizer, cut.suffix, self.average, rig.precision, rig.world)
+        self.layers, self._to_compile = Compilable(cut.suffix, rig.world), False
+        self.updates = updates_of(self.optimizer, self.layers, self.average, rig.precision, rig.world)
         self.sizes = [rig.images_in(step) for step in range(rig.train.steps)]
         self.schedule = optimization.schedule
         self.total_steps = self.stage.max_epochs * rig.train.steps
@@ -144,6 +146,7 @@ class StageTraining:
         train_mode(rig.model, rig.groups, self.stage.trainable, statistics=self.adapts)
         self.loss.fill_(state.loss_sum if rig.world.leads else 0.0)
         every = rig.config.optimization.checkpoint_every_steps
+        self._to_compile = self.layers.begin_epoch(self.total_steps - state.epoch * rig.train.steps - state.step)
         self._timed_from = rig.clock()
         rig.reporter.pace.restart()
         for step, batch in enumerate(self._batches(), start=state.step):
@@ -178,12 +181,22 @@ class StageTraining:
         seed_dropout(optimization.seed, state.stage, state.epoch, step, rig.world.rank)
         set_rate(self.optimizer, rate_factor(self.schedule, state.epoch * rig.train.steps + step, self.total_steps))
         with autocast(rig.precision, device), self.updates.forward():
-            logits = self.updates.network(self.cut.features(inputs) if self.cache is None else inputs)
+            features = self.cut.features(inputs) if self.cache is None else inputs
+            self._compile_if_due(features)
+            logits = self.updates.network(features)
         loss = functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=optimization.regularization.label_smoothing
         )
         self.updates.step(loss * (1 / self.sizes[step]))  # over all workers, the mean over the global batch
         self.loss += loss.detach()
+
+    def _compile_if_due(self, features: Tensor) -> None:
+        due, self._to_compile = self._to_compile, False
+        failed = self.layers.compile_for(features) if due else ""
+        if failed:
+            self.rig.reporter.warn(
+                f"stage {self.stage.index} ({self.stage.name}): its layers are not compiled: {failed}"
+            )
 
     def _count(self, steps: int, samples: int) -> None:
         now = self.rig.clock()
@@ -225,6 +238,7 @@ class StageTraining:
 
     def _finish_epoch(self) -> None:
         total = self._loss_sum()
+        self.layers.end_epoch()
         average_buffers(self.rig.model, self.rig.world)
         with self.average.in_place():
             behind = self.adapts and self.average.decay > 0 and self._rate_is_high
