@@ -68,9 +68,11 @@ def _why(verdict: Verdict, comparison: Comparison, titles: Mapping[str, str]) ->
         reached = ranged([look.accuracy for look in best], "{:.4f}")
         return f"not reached: the best was {reached} in stage {stages}, the mark is {verdict.mark:.4f}; {end}"
     ours, theirs = comparison.middle_pair(verdict.best.name, verdict.aim.column, verdict.mark)
+    trained = {look.trained for look in ours.looks if look.seconds <= time_to(verdict.mark, ours.looks)}
+    reason = "what is trained first stays below it, so more had to be unfrozen; " if len(trained) > 1 else ""
     return (
         f"{verdict.share:.2f} of the best peer's time, the aim is {verdict.aim.share:.2f}; the mark is "
-        f"{verdict.mark:.4f}, and with seed {ours.seed} we came there by {way_to(verdict.mark, ours)}; "
+        f"{verdict.mark:.4f}: {reason}with seed {ours.seed} we came there by {way_to(verdict.mark, ours)}, and "
         f"{titles.get(theirs.contender, theirs.contender)} by {way_to(verdict.mark, theirs)}"
     )
 
