@@ -49,9 +49,9 @@ def misses(
         if not one.met
     ]
     lines += [
-        f"- {one.subject}, everything unfrozen: {one.wall:+.1%} beside the bare loop by the wall clock, "
-        f"{one.processors:+.1%} in processor time, the aim is at most {OVERHEAD:.0%}; {one.trained:+.1%} until the "
-        "last epoch's end, and what follows is the checkpoint, which the bare loop does not write"
+        f"- {one.subject}, everything unfrozen beside the bare loop: {one}, the aim is at most {OVERHEAD:.0%}; "
+        f"{one.trained:+.1%} until the last epoch's end, and what follows is the checkpoint, which the bare loop does "
+        "not write"
         for one in overheads
         if not one.met
     ]

@@ -118,13 +118,11 @@ Thick and black: Snowmelt, a dot for each look. Dotted: peers with our precision
 
 
 def overhead(verdicts: Sequence[OverheadVerdict]) -> str:
-    lines = [
-        f"- {one.subject}: {one.wall:+.1%} by the wall clock, {one.processors:+.1%} in processor time "
-        f"(seeds {listed(one.seeds)}; aim: at most {OVERHEAD:.0%}). Ours writes a checkpoint and builds the network "
-        "within that time, the bare loop does not"
-        for one in verdicts
-    ]
-    return "\n".join(lines) if lines else "Not run."
+    lines = [f"- {one.subject}: {one} (seeds {listed(one.seeds)})" for one in verdicts]
+    if not lines:
+        return "Not run."
+    said = "Ours writes a checkpoint and builds the network within that time, the bare loop does not."
+    return f"Aim: at most {OVERHEAD:.0%}. {said}\n\n" + "\n".join(lines)
 
 
 def _subject(comparison: Comparison, entries: Sequence[tuple[str, str]], titles: Mapping[str, str]) -> str:

@@ -174,6 +174,9 @@ class OverheadVerdict:
     def met(self) -> bool:
         return self.wall <= OVERHEAD
 
+    def __str__(self) -> str:
+        return f"{self.wall:+.1%} by the wall clock, {self.processors:+.1%} in processor time"
+
 
 def ours_first(contender: str) -> tuple[bool, str]:
     """What contenders are sorted by."""

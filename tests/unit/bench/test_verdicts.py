@@ -162,7 +162,7 @@ def test_what_is_lost_with_everything_unfrozen_counts_as_a_miss_beyond_its_aim()
         ours = run("ours-everything", "matched", seconds=seconds, cpu_seconds=101.0, looks=(look(99.0, 0.9),))
         text = page([plain, ours], comparisons([plain, ours], RIVALS), TITLES)
         section = text[text.index("## What misses its aim") : text.index("## Ours against the best peer")]
-        line = "everything unfrozen: +4.0% beside the bare loop by the wall clock, +1.0% in processor time"
+        line = "everything unfrozen beside the bare loop: +4.0% by the wall clock, +1.0% in processor time"
         assert (line in section, "-1.0% until the last epoch's end" in section) == (missed, missed)
 
 
