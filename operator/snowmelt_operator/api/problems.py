@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -51,6 +52,8 @@ def _problems(details: ErrorDetails) -> list[Problem]:
         return [Problem(path, _no_such_field(path))]
     if details["type"] == "missing":
         return [Problem(path, _required(path))]
+    if details["type"] == "model_type":
+        return [Problem(path, _no_object(path, details["input"]))]
     worded = _WORDS.get(details["type"])
     if worded is not None:
         return [Problem(path, worded(details["input"], details.get("ctx", {})))]
@@ -69,6 +72,19 @@ def _required(path: tuple[Step, ...]) -> str:
     field = _fields(path[:-1]).get(str(path[-1]))
     described = " ".join(field.description.split()) if field is not None and field.description else "set it"
     return f"this field is required: {described}"
+
+
+def _no_object(path: tuple[Step, ...], value: Any) -> str:
+    fields = _fields(path)
+    text = f"must be an object with fields ({', '.join(sorted(fields))}), not {_shown(value)}"
+    meant = next((name for name, field in fields.items() if _is_choice(field.annotation, value)), None)
+    return text if meant is None else f"{text}: write {{{meant}: {value}}}"
+
+
+def _is_choice(annotation: Any, value: Any) -> bool:
+    """Whether the value is one of an enumeration's."""
+    is_enum = isinstance(annotation, type) and issubclass(annotation, Enum)
+    return is_enum and value in [choice.value for choice in annotation]
 
 
 def _fields(path: tuple[Step, ...]) -> dict[str, FieldInfo]:
@@ -130,7 +146,6 @@ _WORDS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "list_type": _must_be("a list"),
     "tuple_type": _must_be("a list"),
     "dict_type": _must_be("a map"),
-    "model_type": _must_be("an object with fields"),
     "greater_than": _bound("above", "gt"),
     "greater_than_equal": _bound("at least", "ge"),
     "less_than": _bound("below", "lt"),
