@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from bench.report.marks import time_to
-from bench.report.results import Run
+from bench.report.results import Look, Run
 from bench.report.tables import ranged
 from bench.report.verdicts import (
     DEFAULTS,
@@ -68,8 +68,8 @@ def _why(verdict: Verdict, comparison: Comparison, titles: Mapping[str, str]) ->
         reached = ranged([look.accuracy for look in best], "{:.4f}")
         return f"not reached: the best was {reached} in stage {stages}, the mark is {verdict.mark:.4f}; {end}"
     ours, theirs = comparison.middle_pair(verdict.best.name, verdict.aim.column, verdict.mark)
-    trained = {look.trained for look in ours.looks if look.seconds <= time_to(verdict.mark, ours.looks)}
-    reason = "what is trained first stays below it, so more had to be unfrozen; " if len(trained) > 1 else ""
+    several = len({look.trained for look in _until(verdict.mark, ours)}) > 1
+    reason = "what is trained first stays below it, so more had to be unfrozen; " if several else ""
     return (
         f"{verdict.share:.2f} of the best peer's time, the aim is {verdict.aim.share:.2f}; the mark is "
         f"{verdict.mark:.4f}: {reason}with seed {ours.seed} we came there by {way_to(verdict.mark, ours)}, and "
@@ -79,12 +79,18 @@ def _why(verdict: Verdict, comparison: Comparison, titles: Mapping[str, str]) ->
 
 def way_to(mark: float, run: Run) -> str:
     """How a fit came to the mark, or to its end without, one after the other of what it trained."""
-    end = time_to(mark, run.looks)
     stages, began = [], 0.0
-    for trained, group in groupby((look for look in run.looks if look.seconds <= end), key=lambda look: look.trained):
+    for trained, group in groupby(_until(mark, run), key=lambda look: look.trained):
         looks = list(group)
         best, spent = max(looks, key=lambda look: look.accuracy), looks[-1].seconds - began
         many = f"{len(looks)} looks" if len(looks) > 1 else "one look"
         stages.append(f"{trained} ({best.accuracy:.4f} after {spent:.1f} s, {many})")
         began = looks[-1].seconds
-    return ", then ".join(stages) + ("" if math.isfinite(end) else ", and never further")
+    reached = math.isfinite(time_to(mark, run.looks))
+    return ", then ".join(stages) + ("" if reached else ", and never further")
+
+
+def _until(mark: float, run: Run) -> list[Look]:
+    """The fit's looks up to the one that reaches the mark; all, where none does."""
+    end = time_to(mark, run.looks)
+    return [look for look in run.looks if look.seconds <= end]

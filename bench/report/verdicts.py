@@ -67,21 +67,13 @@ class Comparison:
     def share(self, contender: str, column: str, mark: float, clock: Clock = wall) -> float | None:
         """Our time to a mark as a share of a contender's, the median over the rounds that both ran; None where there is
         none."""
-        shares = [
-            share_of(time_to(mark, ours.looks, clock), time_to(mark, theirs.looks, clock))
-            for ours, theirs in self.pairs((OURS, DEFAULTS), (contender, column))
-        ]
-        return median(shares) if shares else None
+        pairs = self.pairs((OURS, DEFAULTS), (contender, column))
+        return median(share_in(pair, mark, clock) for pair in pairs) if pairs else None
 
     def middle_pair(self, contender: str, column: str, mark: float) -> tuple[Run, Run]:
         """Our fit and the contender's in the round whose share is the median, of two the larger. Both ran one."""
-
-        def share(pair: tuple[Run, Run]) -> float:
-            ours, theirs = (time_to(mark, run.looks) for run in pair)
-            return share_of(ours, theirs)
-
-        pairs = sorted(self.pairs((OURS, DEFAULTS), (contender, column)), key=share)
-        return pairs[len(pairs) // 2]
+        pairs = self.pairs((OURS, DEFAULTS), (contender, column))
+        return sorted(pairs, key=lambda pair: share_in(pair, mark))[len(pairs) // 2]
 
     def best_peer(self, column: str, mark: float, clock: Clock = wall) -> Rival | None:
         """The rival of whose time ours takes the largest share, of equals the one that gets there soonest and most
@@ -205,6 +197,12 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
         ours = comparison.times(OURS, DEFAULTS, mark)
         found.append(Verdict(aim, comparison.subject, mark, ours, best, quickest.share))
     return found
+
+
+def share_in(pair: tuple[Run, Run], mark: float, clock: Clock = wall) -> float:
+    """Our time to a mark as a share of theirs, in one round."""
+    ours, theirs = pair
+    return share_of(time_to(mark, ours.looks, clock), time_to(mark, theirs.looks, clock))
 
 
 def share_of(ours: float, theirs: float) -> float:

@@ -1,8 +1,13 @@
-"""The one exception that ends a run with a reason instead of a stack trace."""
+"""The one exception that ends a run with a reason instead of a stack trace, and what is said of others."""
 
 from __future__ import annotations
 
 from snowmelt_trainer.contract.reasons import Reason
+
+
+def first_line(error: BaseException, *, silent: str = "") -> str:
+    """Of what an error says; of one that says nothing `silent`, or else the name of its type."""
+    return (str(error).strip() or silent or type(error).__name__).splitlines()[0]
 
 
 class RunError(Exception):

@@ -18,7 +18,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from snowmelt_trainer.contract.backbone import WeightsFrom
 from snowmelt_trainer.contract.reasons import Reason
 from snowmelt_trainer.contract.uri import claim_of, to_path
-from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.errors import RunError, first_line
 
 FIELD = "spec.backbone.weightsFrom"
 MAX_BYTES = 16 * 2**30
@@ -114,8 +114,8 @@ def _refuse_if_unsafe(path: Path, error: pickle.UnpicklingError) -> None:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> RunError:
-    detail = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return RunError(Reason.WEIGHTS_NOT_FOUND, f"{FIELD}.uri: {path} is no intact {kind} file: {detail}")
+    said = first_line(error)[:200]
+    return RunError(Reason.WEIGHTS_NOT_FOUND, f"{FIELD}.uri: {path} is no intact {kind} file: {said}")
 
 
 def _unwrap(path: Path, content: Any) -> Checkpoint:

@@ -17,7 +17,7 @@ from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_act
 
 from snowmelt_trainer.contract.progress import FinalRecord
 from snowmelt_trainer.contract.reasons import Outcome, Reason
-from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.errors import RunError, first_line
 
 MAX_MESSAGE = 1000
 _SAVE_MEMORY = "lower spec.optimization.batchSize or spec.data.imageSize, or give the workers more"
@@ -72,7 +72,8 @@ def explain(error: BaseException) -> tuple[Reason, str]:
         case UnforeseenError():
             reason, message = Reason.INTERNAL_ERROR, str(error)
         case _:
-            reason, message = Reason.INTERNAL_ERROR, f"{type(error).__name__} in {_place(error)}: {_first_line(error)}"
+            said = first_line(error, silent="no further message")
+            reason, message = Reason.INTERNAL_ERROR, f"{type(error).__name__} in {_place(error)}: {said}"
     return reason, message[:MAX_MESSAGE]
 
 
@@ -101,10 +102,6 @@ def _place(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     ours = [frame for frame in frames if "snowmelt_trainer" in frame.filename] or frames
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} ({ours[-1].name})" if ours else "an unknown place"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no further message").splitlines()[0]
 
 
 def failed(reason: Reason, message: str) -> FinalRecord:

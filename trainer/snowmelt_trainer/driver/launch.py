@@ -25,7 +25,7 @@ from snowmelt_trainer.driver.handover import handover
 from snowmelt_trainer.driver.relay import relayed
 from snowmelt_trainer.driver.scaling import ElasticTrainer, scaling_config
 from snowmelt_trainer.driver.trained import Trained
-from snowmelt_trainer.errors import RunError
+from snowmelt_trainer.errors import RunError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,7 @@ def _reach_ray(config: RunConfig) -> None:
             ray.shutdown()
             log.warning("Ray did not start: %s", error)
             if tries_left == 0:
-                said = str(error).strip().partition("\n")[0] or type(error).__name__
-                message = f"Ray did not start in {START_TRIES} tries; the last says: {said}"
+                message = f"Ray did not start in {START_TRIES} tries; the last says: {first_line(error)}"
                 raise RunError(Reason.RAY_UNAVAILABLE, message) from error
         else:
             return

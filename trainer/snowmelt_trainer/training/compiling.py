@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from snowmelt_trainer.errors import first_line
 from snowmelt_trainer.training.distributed import World
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Compilable(nn.Module):
         nothing when they do not."""
         layers = self._compiler(self.layers.forward)
         failed = self._try(layers, inputs)
-        if any(self._world.gather(failed)):
+        if not self._world.minimum(int(not failed)):
             self._given_up = True
             return failed or "another worker could not"
         log.info("compiled in %.1f s", self._clock() - self._since)
@@ -107,7 +108,7 @@ class Compilable(nn.Module):
             with torch.random.fork_rng(accelerator):
                 torch.autograd.grad(layers(inputs).float().sum(), parameters, allow_unused=True)
         except (RuntimeError, OSError) as error:  # which torch's compilers raise, and a full device or disk
-            return (str(error).strip() or type(error).__name__).splitlines()[0]
+            return first_line(error)
         finally:
             with torch.no_grad():
                 for buffer, before in zip(buffers, kept, strict=True):

@@ -71,9 +71,7 @@ def solvable(rig: Rig, cut: Cut, state: RunState) -> bool:
     if rig.world.minimum(int(not reason)):
         return True
     if asked:
-        rig.reporter.warn(
-            f"stage {stage.index} ({stage.name}): ordinary epochs: {reason or 'another worker has no room'}"
-        )
+        rig.reporter.warn(f"ordinary epochs: {reason or 'another worker has no room'}", stage)
     return False
 
 

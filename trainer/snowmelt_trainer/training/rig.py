@@ -80,8 +80,11 @@ class Reporter:
         if self.clock() >= self._due:
             self.report(state)
 
-    def warn(self, text: str) -> None:
-        """Shows a warning in status from the next snapshot on, before older ones, of which the last may go."""
+    def warn(self, text: str, stage: Stage | None = None) -> None:
+        """Shows a warning, of one stage, in status from the next snapshot on, before older ones, of which the last may
+        go."""
+        if stage is not None:
+            text = f"stage {stage.index} ({stage.name}): {text}"
         if text[:MAX_WARNING] not in self.warnings:
             self.warnings = (text[:MAX_WARNING], *self.warnings)[:MAX_WARNINGS]
 

@@ -83,9 +83,7 @@ class StageTraining:
         solved = solvable(rig, cut, self.state)
         self.cache, status = open_cache(rig, cut, self.state.stage, self.state.cache, previous, plain=solved)
         if solved and self.cache is None:
-            rig.reporter.warn(
-                f"stage {self.stage.index} ({self.stage.name}): ordinary epochs: {status and status.reason}"
-            )
+            rig.reporter.warn(f"ordinary epochs: {status and status.reason}", self.stage)
             solved = False
             self.cache, status = open_cache(rig, cut, self.state.stage, None, None)
         self.state = self.state.model_copy(update={"cache": status, "solved": solved})
@@ -194,9 +192,7 @@ class StageTraining:
         due, self._to_compile = self._to_compile, False
         failed = self.layers.compile_for(features) if due else ""
         if failed:
-            self.rig.reporter.warn(
-                f"stage {self.stage.index} ({self.stage.name}): its layers are not compiled: {failed}"
-            )
+            self.rig.reporter.warn(f"its layers are not compiled: {failed}", self.stage)
 
     def _count(self, steps: int, samples: int) -> None:
         now = self.rig.clock()
@@ -296,5 +292,5 @@ class StageTraining:
             self.cache.verify()
         workers = [Account.model_validate_json(text) for text in self.rig.world.gather(self.cache.told())]
         for note in dict.fromkeys(note for worker in workers for note in worker.notes):
-            self.rig.reporter.warn(f"stage {self.stage.index} ({self.stage.name}): {note}")
+            self.rig.reporter.warn(note, self.stage)
         return combined(self.state.cache, self.before, workers)
