@@ -67,7 +67,7 @@ def epoch_of(
 
 
 def with_torchs_convolutions(model: nn.Module) -> nn.Module:
-    """The network as torchvision makes it: without what `multiply_small_maps` gave its modules."""
+    """The network as torchvision makes it: without what `place_model` gave its modules on a processor."""
     for module in model.modules():
         vars(module).pop("forward", None)
     return model

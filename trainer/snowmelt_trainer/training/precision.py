@@ -12,6 +12,7 @@ from snowmelt_trainer.backbones.types import Preprocessing
 from snowmelt_trainer.contract.optimization import Precision
 from snowmelt_trainer.training.convolution import IMAGES, as_maps, multiply_small_maps, pixels_of
 from snowmelt_trainer.training.distributed import World
+from snowmelt_trainer.training.pooling import keep_little_of_pools
 
 LARGE = 1 << 20
 """Bytes of a parameter of which it is worth holding little in BFloat16."""
@@ -69,10 +70,11 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
 def place_model(model: nn.Module, device: torch.device) -> None:
     """Moves the model to the device, its convolutions in channels_last, for which the fastest kernels are; on a
-    processor, those of small maps are made matrix products."""
+    processor, those of small maps are made matrix products, and max pools keep little."""
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cpu":
         multiply_small_maps(model)
+        keep_little_of_pools(model)
 
 
 def place(inputs: Tensor, device: torch.device, preprocessing: Preprocessing) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -159,8 +159,15 @@ def _narrowed(parameters: Sequence[nn.Parameter], narrow: NarrowGradients) -> It
 
 def _norm(*gradients: list[Tensor]) -> Tensor:
     """Of all of them together, in Float32; each list is of one type."""
-    norms = [norm for some in gradients if some for norm in torch._foreach_norm(some, 2, torch.float32)]
+    norms = [norm for some in gradients if some for norm in _norms(some)]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
+def _norms(gradients: list[Tensor]) -> Iterable[Tensor]:
+    """Of each. On a processor `_foreach_norm` would widen a copy of each first, several of which stay in the way."""
+    if gradients[0].device.type == "cpu" and gradients[0].dtype is torch.bfloat16:
+        return [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
+    return torch._foreach_norm(gradients, 2, torch.float32)
 
 
 def _parts(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
