@@ -43,9 +43,9 @@ average before the start {load:.1f}. {versions()}; {work.threads} thread(s).
 of {work.batch_size}, no augmentation, one worker, no Ray. All cases run in one process and take turns, {repeats} times;
 each time is that of {work.epochs} whole epochs with their validation (short ones: {SHORT}), and of ours also with their
 checkpoints on disk, the last one's waited for. The plain loop has
-our precision and memory format (channels_last) and torchvision's network as it comes (of ours, convolutions of small
-maps are matrix products on a processor), reads its images from the device's memory, decoded and normalised, and writes
-nothing. "Times as fast" is the median of the ratios to
+our precision and memory format (channels_last) and torchvision's network as it comes (of ours, on a processor,
+convolutions of small maps are matrix products and max pools keep little), reads its images from the device's
+memory, decoded and normalised, and writes nothing. "Times as fast" is the median of the ratios to
 the plain loop in the same repeat, with the smallest and the largest in brackets; on a machine that others use, the
 ratios of processor time are the steadier ones. Memory is the most that a new process had
 in two epochs, {"resident" if work.device == "cpu" else "allocated on the device"}; of each case

@@ -115,6 +115,17 @@ def test_of_a_pool_that_follows_a_relu_two_bytes_a_maximum_and_what_comes_out_ar
     assert kept_bytes(relu_and_pool, images * 1) == maxima * (2 + 4)
 
 
+class Repeats(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def test_maps_that_lie_over_each_other_are_pooled_alike() -> None:
+    model = nn.Sequential(Repeats(), nn.MaxPool2d(2))
+    images = images_of(2, 3, 8, 8)
+    assert_same(outcome(with_little_kept(model), images), outcome(model, images))
+
+
 class UsedElsewhere(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -87,16 +87,16 @@ class _Pool(torch.autograd.Function):
             parts.append((pooled, places.to(kind)))
         pooled, places = (torch.cat(one) for one in zip(*parts, strict=True))
         ctx.save_for_backward(places)
-        ctx.window, ctx.lies = window, (maps.shape, maps.stride(), maps.dtype, _at_once(maps))
+        ctx.window, ctx.like, ctx.at_once = window, torch.empty_like(maps, device="meta"), _at_once(maps)
         return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (places,) = ctx.saved_tensors
-        shape, stride, dtype, at_once = ctx.lies
-        of_maps = torch.empty_strided(shape, stride, dtype=dtype)
-        for into, above, at in zip(*(torch.split(one, at_once) for one in (of_maps, gradient, places)), strict=True):
+        of_maps = torch.empty_like(ctx.like, device=gradient.device)
+        parts = (torch.split(one, ctx.at_once) for one in (of_maps, gradient, places))
+        for into, above, at in zip(*parts, strict=True):
             torch.ops.aten.max_pool2d_with_indices_backward(
                 above, into, *ctx.window, at.to(torch.int64), grad_input=into
             )  # of the maps that were pooled it looks at nothing but how they lie
