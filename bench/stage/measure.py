@@ -51,7 +51,7 @@ def epoch_of(
     if case.unfreeze is not None:
         return stage.epoch, stage
     loop = PlainLoop(
-        with_torchs_convolutions(backbone.model),
+        with_torchs_layers(backbone.model),
         rig.train.dataset,
         rig.validation.dataset,
         batch=work.batch_size,
@@ -66,7 +66,7 @@ def epoch_of(
     return epoch, stage
 
 
-def with_torchs_convolutions(model: nn.Module) -> nn.Module:
+def with_torchs_layers(model: nn.Module) -> nn.Module:
     """The network as torchvision makes it: without what `place_model` gave its modules on a processor."""
     for module in model.modules():
         vars(module).pop("forward", None)

@@ -126,21 +126,23 @@ def test_maps_that_lie_over_each_other_are_pooled_alike() -> None:
     assert_same(outcome(with_little_kept(model), images), outcome(model, images))
 
 
-class UsedElsewhere(nn.Module):
+class ReluAndPool(nn.Module):
+    in_place = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
+        self.relu, self.pool = nn.ReLU(self.in_place), nn.MaxPool2d(2)
 
+
+class UsedElsewhere(ReluAndPool):
     def forward(self, images: Tensor) -> Tensor:
         rectified = self.relu(images * 1)
         pooled: Tensor = self.pool(rectified)
         return pooled + rectified[:, :, ::2, ::2]
 
 
-class InPlaceOfWhatIsUsedElsewhere(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.relu, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
+class InPlaceOfWhatIsUsedElsewhere(ReluAndPool):
+    in_place = True
 
     def forward(self, images: Tensor) -> Tensor:
         shifted = images + 0.5
@@ -148,20 +150,12 @@ class InPlaceOfWhatIsUsedElsewhere(nn.Module):
         return pooled + shifted[:, :, ::2, ::2]  # which is rectified by now
 
 
-class ReluUsedTwice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
-
+class ReluUsedTwice(ReluAndPool):
     def forward(self, images: Tensor) -> Tensor:
         return self.relu(self.pool(self.relu(images * 1)) - 1)  # type: ignore[no-any-return]
 
 
-class PoolUsedTwice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
-
+class PoolUsedTwice(ReluAndPool):
     def forward(self, images: Tensor) -> Tensor:
         return self.pool(self.pool(self.relu(images * 1)) - 1)  # type: ignore[no-any-return]
 

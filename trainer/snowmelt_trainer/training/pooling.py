@@ -81,13 +81,14 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, window: tuple[Any, ...]) -> Tensor:
         kind = torch.int16 if maps.shape[-2:].numel() <= MOST_IN_TWO_BYTES else torch.int32
+        at_once = _at_once(maps)
         parts: list[tuple[Tensor, Tensor]] = []
-        for some in torch.split(maps, _at_once(maps)):
+        for some in torch.split(maps, at_once):
             pooled, places = torch.ops.aten.max_pool2d_with_indices(some, *window)
             parts.append((pooled, places.to(kind)))
         pooled, places = (torch.cat(one) for one in zip(*parts, strict=True))
         ctx.save_for_backward(places)
-        ctx.window, ctx.like, ctx.at_once = window, torch.empty_like(maps, device="meta"), _at_once(maps)
+        ctx.window, ctx.like, ctx.at_once = window, torch.empty_like(maps, device="meta"), at_once
         return pooled
 
     @staticmethod
